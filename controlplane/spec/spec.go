@@ -59,7 +59,7 @@ type Site struct {
 	TLS             *TLSPolicy     `json:"tls,omitempty"`
 	RedirectToHTTPS bool           `json:"redirectToHTTPS,omitempty"` // on the listeners without tls
 	ClientAddress   *ClientAddress `json:"clientAddress,omitempty"`
-	Routes          []Route        `json:"routes,omitempty"`    // required unless there is nothing but a redirect
+	Routes          []Route        `json:"routes,omitempty"`    // required
 	AccessLog       *bool          `json:"accessLog,omitempty"` // default true
 }
 
