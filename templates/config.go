@@ -8,6 +8,9 @@ type Config struct {
 	Capabilities Capabilities
 	// HTTPOnly leaves nginx.conf out: the operator's own nginx.conf includes http.conf from its http block.
 	HTTPOnly bool
+	// Dir is the absolute path under which nginx will find the files, with HTTPOnly only: relative paths are relative to
+	// the operator's nginx.conf there. Otherwise they are to ours, and all gateways render the same bytes.
+	Dir string
 
 	Upstreams    []Upstream    // by Name
 	Certificates []Certificate // by Name
