@@ -2,6 +2,7 @@
 # A live cluster on this machine: sluice with its embedded etcd, an nginx that it keeps, and three Socket.IO nodes that
 # register themselves. Ctrl-C stops all of it. Ports: PORT (nginx), API_PORT (sluice), NODE_PORT (the first node; the
 # others follow). State and logs are in .run/, which may be deleted when nothing runs.
+# shellcheck disable=SC2317 # stop, and what it calls, runs from a trap
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
@@ -88,22 +89,6 @@ fail() {
 	exit 1
 }
 
-# Every port is asked for at once: the message says which is taken and how to choose another.
-check_ports() {
-	node -e '
-		const ports = process.argv.slice(1).map((a) => a.split("="));
-		Promise.all(ports.map(([name, port]) => new Promise((done) => {
-			const server = require("net").createServer();
-			server.on("error", (err) => done(`port ${port} cannot be used (${err.code}): choose another: ${name}=... make run`));
-			server.listen(port, "0.0.0.0", () => server.close(() => done("")));
-		}))).then((all) => {
-			const wrong = all.filter(Boolean);
-			wrong.forEach((line) => console.error("run: " + line));
-			process.exit(wrong.length ? 1 : 0);
-		});
-	' "$@"
-}
-
 alive() { kill -0 "${pids[$1]}" 2>/dev/null; }
 
 # Runs a command until it succeeds, one minute at most, as long as sluice lives.
@@ -127,7 +112,7 @@ taken=("PORT=$port" "API_PORT=$api_port")
 for ((i = 0; i < nodes; i++)); do
 	taken+=("NODE_PORT=$((node_port + i))")
 done
-check_ports "${taken[@]}"
+node scripts/check-ports.js "${taken[@]}"
 rm -f "$logs"/*.log
 
 trap stop EXIT
