@@ -42,9 +42,14 @@ func ParseDocument(data []byte) (Document, error) {
 	case len(docs) > 1:
 		return d, fmt.Errorf("line %d: a second document starts here: put all objects into one", docs[1].Body.GetToken().Position.Line)
 	}
-	text, err := yaml.YAMLToJSON(data)
-	if err != nil {
+	// Not yaml.YAMLToJSON: it quotes as Go does, which is not JSON for every character.
+	var tree any
+	if err := yaml.NodeToValue(docs[0].Body, &tree); err != nil {
 		return d, yamlError(err)
+	}
+	text, err := json.Marshal(tree)
+	if err != nil {
+		return d, fmt.Errorf("has a value that cannot be one of any field: %w", err)
 	}
 	if err := checkStrict(text, reflect.TypeFor[Document]()); err != nil {
 		return d, fmt.Errorf("line %d: %w", lineOf(docs[0].Body, err.Field), err.FieldError)
