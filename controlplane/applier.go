@@ -40,14 +40,13 @@ type Applied struct {
 
 // Live is the state of the nginx that a gateway keeps.
 type Live struct {
-	Running     bool                   `json:"running"`
-	PID         int                    `json:"pid,omitempty"`      // of the master
-	Revision    string                 `json:"revision,omitempty"` // last proven live
-	Since       time.Time              `json:"since,omitzero"`     // since when Revision is live
-	Binary      string                 `json:"binary"`
-	Version     string                 `json:"version"`
-	Generations []Generation           `json:"generations"` // the current one first, then older ones, youngest first
-	Caps        templates.Capabilities `json:"-"`
+	Running     bool         `json:"running"`
+	PID         int          `json:"pid,omitempty"`      // of the master
+	Revision    string       `json:"revision,omitempty"` // last proven live
+	Since       time.Time    `json:"since,omitzero"`     // since when Revision is live
+	Binary      string       `json:"binary"`
+	Version     string       `json:"version"`
+	Generations []Generation `json:"generations"` // the current one first, then older ones, youngest first
 }
 
 // Generation is the workers that one reload started.

@@ -1,0 +1,201 @@
+package controlplane
+
+import (
+	"cmp"
+	"fmt"
+	"maps"
+	"slices"
+
+	"sluice/controlplane/spec"
+	"sluice/registry"
+	"sluice/templates"
+)
+
+// Facts is what Compile must know besides the Snapshot.
+type Facts struct {
+	Group        string // the sites that name it are this gateway's
+	Capabilities templates.Capabilities
+	HTTPOnly     bool   // nginx.conf is the operator's
+	Dir          string // of the live configuration, with HTTPOnly: what relative paths can't express there
+	AccessLog    string // path
+	Files        map[string]FileFact
+}
+
+// FileFact is a file of this machine that a certificate names.
+type FileFact struct {
+	Data []byte
+	Err  string // why it can't be read; empty when it can
+}
+
+// Good is what was last proven live: what Compile falls back to when something is bad now.
+type Good struct {
+	Objects map[registry.Ref]registry.Object
+	Files   map[string][]byte
+}
+
+// Compiled is a configuration and what there is to say about it.
+type Compiled struct {
+	Config   templates.Config
+	Used     Good                 // what Config was made of; it becomes the next Good when it is proven live
+	Slots    []registry.SlotTable // tables that should be stored: until they are, nobody renders them
+	Problems []registry.Problem   // sorted
+	Nodes    int                  // that take connections, over all upstreams
+}
+
+// Compile decides everything that there is to decide about a gateway's configuration. It is pure. A bad object is kept as
+// it last was good, or left out, and reported; it never stops the others.
+func Compile(s registry.Snapshot, good Good, f Facts) Compiled {
+	c := &compiler{
+		snapshot:     s,
+		good:         good,
+		facts:        f,
+		used:         Good{Objects: map[registry.Ref]registry.Object{}, Files: map[string][]byte{}},
+		objects:      make(map[registry.Ref]registry.Object, len(s.Objects)),
+		upstreams:    map[string]*upstream{},
+		certificates: map[string]*certificate{},
+		overrides:    map[string]spec.Override{},
+		sockets:      map[string]*socket{},
+		problems:     slices.Clone(s.Problems),
+	}
+	for _, o := range s.Objects {
+		c.objects[o.Ref()] = o
+	}
+	c.readOverrides()
+	c.addSites()
+	return c.result()
+}
+
+// compiler is the state of one Compile.
+type compiler struct {
+	snapshot registry.Snapshot
+	good     Good
+	facts    Facts
+	used     Good
+	problems []registry.Problem
+
+	objects      map[registry.Ref]registry.Object
+	overrides    map[string]spec.Override // by service/id
+	upstreams    map[string]*upstream     // that a site of ours names; nil when it does not exist
+	certificates map[string]*certificate  // likewise
+	sockets      map[string]*socket       // by address
+	sites        []templates.Site
+}
+
+func (c *compiler) result() Compiled {
+	cfg := templates.Config{
+		Capabilities: c.facts.Capabilities,
+		HTTPOnly:     c.facts.HTTPOnly,
+		Sites:        c.sites,
+	}
+	slices.SortFunc(cfg.Sites, func(a, b templates.Site) int { return cmp.Compare(a.Name, b.Name) })
+	r := Compiled{Used: c.used}
+	for _, name := range slices.Sorted(maps.Keys(c.upstreams)) {
+		u := c.upstreams[name]
+		if u == nil {
+			continue
+		}
+		if u.slots != nil {
+			r.Slots = append(r.Slots, *u.slots)
+		}
+		if u.up > 0 {
+			cfg.Upstreams = append(cfg.Upstreams, u.config)
+			r.Nodes += u.up
+		}
+	}
+	for _, name := range slices.Sorted(maps.Keys(c.certificates)) {
+		if cert := c.certificates[name]; cert != nil && cert.used {
+			cfg.Certificates = append(cfg.Certificates, cert.config)
+		}
+	}
+	for _, address := range slices.Sorted(maps.Keys(c.sockets)) {
+		cfg.Sockets = append(cfg.Sockets, c.sockets[address].config)
+	}
+	slices.SortFunc(c.problems, compareProblems)
+	r.Config, r.Problems = cfg, slices.Compact(c.problems)
+	return r
+}
+
+func compareProblems(a, b registry.Problem) int {
+	return cmp.Or(cmp.Compare(a.Object, b.Object), cmp.Compare(a.Field, b.Field), cmp.Compare(a.Message, b.Message))
+}
+
+func (c *compiler) problem(ref registry.Ref, field, format string, args ...any) {
+	c.problems = append(c.problems, registry.Problem{
+		Object: ref.String(), Field: field, Message: fmt.Sprintf(format, args...),
+	})
+}
+
+// candidates returns the versions of an object to try, the wanted one first, then the last good one.
+func (c *compiler) candidates(ref registry.Ref) []registry.Object {
+	var list []registry.Object
+	wanted, ok := c.objects[ref]
+	if !ok {
+		return nil // deleted on purpose: the last good one has nothing to say
+	}
+	list = append(list, wanted)
+	if good, ok := c.good.Objects[ref]; ok && good.Seq != wanted.Seq {
+		list = append(list, good)
+	}
+	return list
+}
+
+// fault is one reason why an object can't be used.
+type fault struct {
+	field   string // JSON pointer
+	message string
+}
+
+// choose uses the first version of an object that try takes, and reports the faults of the wanted one. It returns false
+// when no version will do.
+func (c *compiler) choose(ref registry.Ref, try func(registry.Object) []fault) bool {
+	var wanted []fault
+	for i, o := range c.candidates(ref) {
+		faults := try(o)
+		if len(faults) == 0 {
+			c.used.Objects[ref] = o
+			if i > 0 {
+				c.report(ref, wanted, fmt.Sprintf("; until then it stays as it was at seq %d", o.Seq))
+			}
+			return true
+		}
+		if i == 0 {
+			wanted = faults
+		}
+	}
+	c.report(ref, wanted, "; until then it is left out")
+	return false
+}
+
+func (c *compiler) report(ref registry.Ref, faults []fault, consequence string) {
+	for _, f := range faults {
+		c.problem(ref, f.field, "%s%s", f.message, consequence)
+	}
+}
+
+// read decodes and validates an object.
+func read[T interface{ Validate() []spec.FieldError }](o registry.Object) (T, []fault) {
+	value, err := spec.Decode[T](o.Value)
+	if err != nil {
+		return value, []fault{{message: err.Error()}}
+	}
+	var faults []fault
+	for _, e := range value.Validate() {
+		faults = append(faults, fault{e.Field, e.Message})
+	}
+	return value, faults
+}
+
+func (c *compiler) readOverrides() {
+	for _, o := range c.snapshot.Objects {
+		if o.Kind != registry.KindOverride {
+			continue
+		}
+		c.choose(o.Ref(), func(o registry.Object) []fault {
+			override, faults := read[spec.Override](o)
+			if len(faults) == 0 {
+				c.overrides[o.Name] = override
+			}
+			return faults
+		})
+	}
+}

@@ -1,0 +1,170 @@
+package controlplane
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"sluice/registry"
+	"sluice/templates"
+)
+
+// Renderer writes a configuration down.
+type Renderer interface {
+	Render(cfg templates.Config) (templates.Bundle, error)
+	// Fingerprint changes when Render would use other templates.
+	Fingerprint() string
+}
+
+// Source is what the controller needs of a registry.
+type Source interface {
+	registry.Watcher
+	registry.Slotter
+	registry.Leaser
+}
+
+// Options are what a Controller is made of. All are required but Wake.
+type Options struct {
+	Gateway      string
+	Version      string // of sluice, for the report
+	LastGoodPath string // the file of the LastGood
+	Registry     Source
+	Applier      Applier
+	Renderer     Renderer
+	Facts        func() Facts    // without Files; asked again at each compile
+	Wake         <-chan struct{} // nginx died, or somebody else changed it
+	Log          *slog.Logger
+}
+
+// Timing of the controller.
+const (
+	calm        = time.Second           // a change is applied at once when there were few before it in this time
+	quietMin    = 20 * time.Millisecond // others are gathered until it was quiet for this long,
+	quietMax    = time.Second           // but no longer than this
+	staleAfter  = time.Second           // the registry has this long to answer before the last good state is taken
+	inputPeriod = 2 * time.Second       // certificate files and template overrides are looked at this often
+	retryMin    = 5 * time.Second       // what nginx refused is tried again after this, doubling
+	retryMax    = 5 * time.Minute       // up to this
+	retryOther  = time.Second           // something else than what was refused is tried after this
+	reportEvery = 10 * time.Second      // the report's lease is refreshed this often
+	reportTTL   = 30 * time.Second      // and two refreshes may be lost
+	reportMin   = time.Second           // reports are at least this far apart
+	maxOld      = 4                     // old generations of workers beyond which there is an alarm
+)
+
+// Controller keeps one gateway in step: it holds the newest Snapshot, compiles it, and has one apply in flight.
+type Controller struct {
+	Options
+	retry   chan struct{} // capacity 1
+	changed chan struct{} // capacity 1: the status is another
+	status  atomic.Pointer[Status]
+	loaded  *LastGood // from disk; nil when there was none
+}
+
+// New returns a Controller that knows what the disk holds as last proven good. A file that can't be read is reported and
+// otherwise taken as absent.
+func New(o Options) *Controller {
+	c := &Controller{Options: o, retry: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
+	last, ok, err := loadLastGood(o.LastGoodPath)
+	if err != nil {
+		o.Log.Warn("the last good state is of no use; waiting for the registry", "error", err)
+	}
+	if ok {
+		c.loaded = &last
+	}
+	c.status.Store(&Status{Gateway: o.Gateway, Group: o.Facts().Group, Version: o.Version, Phase: Starting})
+	return c
+}
+
+// Run keeps the gateway in step until ctx ends, and returns ctx's error.
+func (c *Controller) Run(ctx context.Context) error {
+	g, ctx := errgroup.WithContext(ctx)
+	snapshots := make(chan registry.Snapshot)
+	g.Go(func() error { return c.Registry.Watch(ctx, Uses, snapshots) })
+	g.Go(func() error { return newLoop(c).run(ctx, snapshots) })
+	g.Go(func() error { return c.report(ctx) })
+	return g.Wait()
+}
+
+// Retry tries at once what waits for its next try, and looks at nginx again.
+func (c *Controller) Retry() { poke(c.retry) }
+
+// Status returns the gateway's state now.
+func (c *Controller) Status(ctx context.Context) Status {
+	s := *c.status.Load()
+	health := c.Registry.Health()
+	s.Registry = RegistryHealth{Connected: health.Connected, Since: health.Since, Error: health.Error}
+	s.Nginx = c.Applier.Live(ctx)
+	old := 0
+	for _, g := range s.Nginx.Generations {
+		if g.Old {
+			old++
+		}
+	}
+	if old > maxOld {
+		s.Problems = append(s.Problems[:len(s.Problems):len(s.Problems)], registry.Problem{
+			Object: "gateway/" + c.Gateway,
+			Message: plural(old, "old generation of workers lives", "old generations of workers live") +
+				" for open connections: reloads are spaced out; clients that reconnect, or worker-shutdown-timeout, end them",
+		})
+	}
+	return s
+}
+
+// publish makes s the status; the report follows when it says something new.
+func (c *Controller) publish(s Status) {
+	c.status.Store(&s)
+	poke(c.changed)
+}
+
+func poke(c chan struct{}) {
+	select {
+	case c <- struct{}{}:
+	default:
+	}
+}
+
+// run makes and applies configurations until ctx ends.
+func (l *loop) run(ctx context.Context, snapshots <-chan registry.Snapshot) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer func() {
+		cancel()
+		l.drain()
+	}()
+	stale := time.NewTimer(staleAfter)
+	defer stale.Stop()
+	inputs := time.NewTicker(inputPeriod)
+	defer inputs.Stop()
+	for {
+		l.step(ctx)
+		l.publish()
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case s := <-snapshots:
+			l.take(s)
+		case <-stale.C:
+			l.takeLastGood()
+		case <-inputs.C:
+			l.look(ctx)
+		case <-l.Wake:
+			l.force = true
+		case <-l.retry:
+			l.force, l.failure = true, nil
+			l.change()
+		case r := <-l.results:
+			l.finish(r)
+		case err := <-l.slotted:
+			l.slotting = false
+			var conflict *registry.ConflictError
+			if err != nil && !errors.As(err, &conflict) {
+				l.Log.Warn("slots were not stored; they are tried again", "error", err)
+			}
+		case <-l.timer.C:
+		}
+	}
+}

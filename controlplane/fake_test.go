@@ -1,0 +1,271 @@
+package controlplane
+
+import (
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"log/slog"
+	"path/filepath"
+	"slices"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"sluice/registry"
+	"sluice/templates"
+)
+
+// fakeRegistry sends what a test gives it and notes what it is told.
+type fakeRegistry struct {
+	mu      sync.Mutex
+	send    chan registry.Snapshot
+	health  registry.Health
+	slots   []registry.SlotTable
+	slotErr error
+	reports []Status
+}
+
+func (r *fakeRegistry) Watch(ctx context.Context, _ func(registry.Object) []string, out chan<- registry.Snapshot) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case s := <-r.send:
+			select {
+			case out <- s:
+			case <-ctx.Done():
+				return ctx.Err()
+			}
+		}
+	}
+}
+
+func (r *fakeRegistry) Health() registry.Health { return r.health }
+
+func (r *fakeRegistry) PutSlots(_ context.Context, t registry.SlotTable) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.slots = append(r.slots, t)
+	return r.slotErr
+}
+
+func (r *fakeRegistry) stored() []registry.SlotTable {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.slots)
+}
+
+func (r *fakeRegistry) reported() []Status {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return slices.Clone(r.reports)
+}
+
+func (r *fakeRegistry) Hold(_ context.Context, o registry.Object, _ time.Duration) error {
+	var s Status
+	if err := json.Unmarshal(o.Value, &s); err != nil {
+		return err
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.reports = append(r.reports, s)
+	return nil
+}
+
+// fakeApplier takes or refuses bundles, each after took.
+type fakeApplier struct {
+	mu      sync.Mutex
+	took    time.Duration
+	due     time.Time
+	refuse  map[string]bool // revisions
+	err     error           // refuses everything while it is set
+	live    string
+	applied []attempt
+}
+
+type attempt struct {
+	revision string
+	at       time.Time
+}
+
+var errRefused = errors.New(`nginx: [emerg] unknown directive "bogus" in http/site-chat.conf:3`)
+
+func (a *fakeApplier) Apply(ctx context.Context, b templates.Bundle) (Applied, error) {
+	select {
+	case <-time.After(a.took):
+	case <-ctx.Done():
+		return Applied{}, ctx.Err()
+	}
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.applied = append(a.applied, attempt{b.Revision, time.Now()})
+	if a.err != nil {
+		return Applied{}, a.err
+	}
+	if a.refuse[b.Revision] {
+		return Applied{}, errRefused
+	}
+	if a.live == b.Revision {
+		return Applied{Revision: b.Revision, How: Nothing}, nil
+	}
+	a.live = b.Revision
+	return Applied{Revision: b.Revision, How: Reload, Took: a.took}, nil
+}
+
+func (a *fakeApplier) Due(leaves bool) (time.Time, string) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if leaves {
+		return time.Time{}, ""
+	}
+	return a.due, "3 old generations of workers live"
+}
+
+// set changes the applier between two applies.
+func (a *fakeApplier) set(change func(*fakeApplier)) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	change(a)
+}
+
+func (a *fakeApplier) Live(context.Context) Live { return Live{Running: true} }
+
+// fakeRenderer writes the Config as JSON: equal ones have equal revisions.
+type fakeRenderer struct {
+	mu    sync.Mutex
+	print string
+	err   error
+}
+
+func (r *fakeRenderer) Render(cfg templates.Config) (templates.Bundle, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.err != nil {
+		return templates.Bundle{}, r.err
+	}
+	data, err := json.Marshal(struct {
+		Config templates.Config
+		Print  string
+	}{cfg, r.print})
+	sum := sha256.Sum256(data)
+	return templates.Bundle{
+		Files:    []templates.File{{Path: "nginx.conf", Data: data}},
+		Revision: hex.EncodeToString(sum[:]),
+	}, err
+}
+
+func (r *fakeRenderer) Fingerprint() string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.print
+}
+
+// rig is a Controller with fakes around it, in a synctest bubble.
+type rig struct {
+	*Controller
+	t        *testing.T
+	registry *fakeRegistry
+	applier  *fakeApplier
+	renderer *fakeRenderer
+	wake     chan struct{}
+	stop     func()
+}
+
+func newRig(t *testing.T, lastGood string) *rig {
+	t.Helper()
+	r := &rig{
+		t:        t,
+		registry: &fakeRegistry{send: make(chan registry.Snapshot)},
+		applier:  &fakeApplier{took: 50 * time.Millisecond, refuse: map[string]bool{}},
+		renderer: &fakeRenderer{},
+		wake:     make(chan struct{}, 1),
+	}
+	if lastGood == "" {
+		lastGood = filepath.Join(t.TempDir(), "last-good.json")
+	}
+	r.Controller = New(Options{
+		Gateway: "edge-1", Version: "test", LastGoodPath: lastGood,
+		Registry: r.registry, Applier: r.applier, Renderer: r.renderer, Wake: r.wake,
+		Facts: func() Facts { return testFacts },
+		Log:   slog.New(slog.DiscardHandler),
+	})
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- r.Run(ctx) }()
+	r.stop = func() {
+		cancel()
+		if err := <-done; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run returned %v", err)
+		}
+	}
+	return r
+}
+
+// send hands a Snapshot over and waits until the controller has dealt with it.
+func (r *rig) send(s registry.Snapshot) {
+	r.registry.send <- s
+	synctest.Wait()
+}
+
+func (r *rig) phase(want Phase) Status {
+	r.t.Helper()
+	s := r.Status(r.t.Context())
+	if s.Phase != want {
+		r.t.Fatalf("phase is %s, want %s: %+v", s.Phase, want, s)
+	}
+	return s
+}
+
+func (r *rig) attempts() []attempt {
+	r.applier.mu.Lock()
+	defer r.applier.mu.Unlock()
+	return slices.Clone(r.applier.applied)
+}
+
+var testFacts = Facts{
+	Group:        "default",
+	AccessLog:    "logs/access.log",
+	Capabilities: templates.Capabilities{Version: "1.22.1", Realip: true, SSL: true, HTTP2: true, RejectHandshake: true},
+}
+
+// world builds Snapshots.
+type world struct {
+	snapshot registry.Snapshot
+}
+
+func newWorld() *world {
+	w := &world{}
+	w.put(registry.KindUpstream, "io", `{"balance": {"method": "least_conn"}}`)
+	w.put(registry.KindSite, "chat", `{"hosts": ["*"], "listeners": [{"port": 8080}], "routes": [{"upstream": "io"}]}`)
+	return w
+}
+
+func (w *world) put(kind registry.Kind, name, value string) *world {
+	w.snapshot.Seq++
+	objects := []registry.Object{}
+	for _, o := range w.snapshot.Objects {
+		if o.Kind != kind || o.Name != name {
+			objects = append(objects, o)
+		}
+	}
+	if value != "" {
+		objects = append(objects, registry.Object{Kind: kind, Name: name, Seq: w.snapshot.Seq, Value: json.RawMessage(value)})
+	}
+	w.snapshot.Objects = objects
+	return w
+}
+
+// nodes sets the number of nodes of the service io.
+func (w *world) nodes(n int) *world {
+	w.snapshot.Nodes = nil
+	for i := range n {
+		w.snapshot.Nodes = append(w.snapshot.Nodes, registry.Node{
+			Service: "io", ID: fmt.Sprintf("n%03d", i), Address: fmt.Sprintf("10.0.0.%d", i+1), Port: 6001,
+		})
+	}
+	return w
+}

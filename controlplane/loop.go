@@ -1,0 +1,305 @@
+package controlplane
+
+import (
+	"bytes"
+	"context"
+	"maps"
+	"os"
+	"slices"
+	"time"
+
+	"sluice/registry"
+	"sluice/templates"
+)
+
+// loop is the state of a running Controller; one goroutine owns it.
+type loop struct {
+	*Controller
+
+	snapshot registry.Snapshot
+	have     bool // snapshot is set
+	stale    bool // it is from the disk
+	good     Good // what was last proven live
+	files    map[string]FileFact
+	print    string // the templates' fingerprint
+
+	dirty  bool         // snapshot, files or templates changed since wanted was made
+	since  time.Time    // of the first change that is gathered
+	ready  time.Time    // when gathering ends
+	recent [3]time.Time // the last changes, to tell a calm from a storm; oldest first
+
+	wanted *proposal // nil when there is none, or it could not be rendered
+	live   *proposal // proven live
+	force  bool      // have the Applier look at nginx even if wanted is live
+
+	failure   *Failure
+	failed    string // the revision that was refused; empty when it could not be rendered
+	wait      *Wait
+	applied   *LastApplied
+	applying  bool
+	results   chan result
+	slotting  bool
+	slotted   chan error
+	timer     *time.Timer
+	published Status
+}
+
+// proposal is a configuration that could be made live.
+type proposal struct {
+	Compiled
+	bundle   templates.Bundle
+	snapshot registry.Snapshot
+	stale    bool
+}
+
+// result is how an apply ended.
+type result struct {
+	proposal *proposal
+	applied  Applied
+	err      error
+}
+
+func newLoop(c *Controller) *loop {
+	l := &loop{
+		Controller: c,
+		files:      map[string]FileFact{},
+		results:    make(chan result),
+		slotted:    make(chan error),
+		timer:      time.NewTimer(time.Hour),
+		print:      c.Renderer.Fingerprint(),
+	}
+	l.timer.Stop()
+	if c.loaded != nil {
+		l.good = c.loaded.good()
+	}
+	return l
+}
+
+// drain waits for what is in flight.
+func (l *loop) drain() {
+	l.timer.Stop()
+	if l.applying {
+		<-l.results
+	}
+	if l.slotting {
+		<-l.slotted
+	}
+}
+
+func (l *loop) take(s registry.Snapshot) {
+	l.snapshot, l.have, l.stale = s, true, false
+	l.change()
+}
+
+// takeLastGood takes what the disk holds, when the registry has not answered until now.
+func (l *loop) takeLastGood() {
+	if l.have || l.loaded == nil {
+		return
+	}
+	l.Log.Warn("the registry does not answer; starting from the last good state", "seq", l.loaded.Snapshot.Seq)
+	l.snapshot, l.have, l.stale = l.loaded.Snapshot, true, true
+	l.change()
+}
+
+// change notes that something changed. After a calm it is used at once, else gathered with what follows.
+func (l *loop) change() {
+	now := time.Now()
+	switch {
+	case l.dirty:
+		l.ready = earlier(now.Add(quietMin), l.since.Add(quietMax))
+	case now.Sub(l.recent[0]) > calm:
+		l.since, l.ready = now, now
+	default:
+		l.since, l.ready = now, now.Add(quietMin)
+	}
+	l.dirty = true
+	copy(l.recent[:], l.recent[1:])
+	l.recent[len(l.recent)-1] = now
+}
+
+func earlier(a, b time.Time) time.Time {
+	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+// look finds changes of files, and stores slots that could not be stored before.
+func (l *loop) look(ctx context.Context) {
+	if print := l.Renderer.Fingerprint(); print != l.print {
+		l.print = print
+		l.change()
+	}
+	if l.have && l.readFiles() {
+		l.change()
+	}
+	l.storeSlots(ctx)
+}
+
+// readFiles reads the files that certificates name, and returns whether one is another than before.
+func (l *loop) readFiles() bool {
+	files := map[string]FileFact{}
+	for _, path := range CertificateFiles(l.snapshot, l.good) {
+		data, err := os.ReadFile(path) //nolint:gosec // the path is the operator's own
+		if err != nil {
+			files[path] = FileFact{Err: err.Error()}
+		} else {
+			files[path] = FileFact{Data: data}
+		}
+	}
+	same := maps.EqualFunc(files, l.files, func(a, b FileFact) bool { return a.Err == b.Err && bytes.Equal(a.Data, b.Data) })
+	l.files = files
+	return !same
+}
+
+// step does the next thing that can be done now, or sets the timer for when it can.
+func (l *loop) step(ctx context.Context) {
+	l.timer.Stop()
+	if l.applying || !l.have {
+		return
+	}
+	now := time.Now()
+	if l.dirty {
+		if now.Before(l.ready) {
+			l.timer.Reset(l.ready.Sub(now))
+			return
+		}
+		l.dirty = false
+		l.propose()
+		l.storeSlots(ctx)
+	}
+	if l.wanted == nil {
+		l.timer.Reset(max(0, l.failure.NextTry.Sub(now)))
+		if !now.Before(l.failure.NextTry) {
+			l.change()
+		}
+		return
+	}
+	if l.live != nil && l.wanted.bundle.Revision == l.live.bundle.Revision && !l.force {
+		l.live, l.failure, l.wait = l.wanted, nil, nil
+		return
+	}
+	if at := l.nextTry(); now.Before(at) {
+		l.wait = nil
+		l.timer.Reset(at.Sub(now))
+		return
+	}
+	diff := l.diff()
+	if at, why := l.Applier.Due(diff.leave > 0); now.Before(at) && l.live != nil && !l.force {
+		if l.wait == nil {
+			l.wait = &Wait{Since: now}
+		}
+		l.wait = &Wait{Since: l.wait.Since, Until: at, What: diff.String(), Why: why}
+		l.timer.Reset(at.Sub(now))
+		return
+	}
+	l.apply(ctx)
+}
+
+func (l *loop) diff() changes {
+	var live templates.Config
+	if l.live != nil {
+		live = l.live.Config
+	}
+	return compare(live, l.wanted.Config)
+}
+
+// nextTry returns when the wanted configuration may be tried, given what failed before.
+func (l *loop) nextTry() time.Time {
+	switch {
+	case l.failure == nil:
+		return time.Time{}
+	case l.failed == l.wanted.bundle.Revision:
+		return l.failure.NextTry
+	default:
+		return l.failure.At.Add(retryOther)
+	}
+}
+
+// propose compiles and renders what is wanted.
+func (l *loop) propose() {
+	l.readFiles()
+	facts := l.Facts()
+	facts.Files = l.files
+	compiled := Compile(l.snapshot, l.good, facts)
+	bundle, err := l.Renderer.Render(compiled.Config)
+	if err != nil {
+		l.wanted = nil
+		l.fail("", err)
+		return
+	}
+	l.wanted = &proposal{Compiled: compiled, bundle: bundle, snapshot: l.snapshot, stale: l.stale}
+}
+
+// apply starts to make the wanted configuration live.
+func (l *loop) apply(ctx context.Context) {
+	p := l.wanted
+	l.applying, l.force, l.wait = true, false, nil
+	go func() {
+		applied, err := l.Applier.Apply(ctx, p.bundle)
+		if err == nil && !p.stale {
+			if err := l.lastGood(p).save(l.LastGoodPath); err != nil {
+				l.Log.Error("a start without the registry would use an older state", "error", err)
+			}
+		}
+		l.results <- result{p, applied, err}
+	}()
+}
+
+func (l *loop) lastGood(p *proposal) LastGood {
+	last := LastGood{Gateway: l.Gateway, Revision: p.bundle.Revision, Snapshot: p.snapshot, Files: p.Used.Files}
+	refs := slices.SortedFunc(maps.Keys(p.Used.Objects), compareRefs)
+	for _, ref := range refs {
+		last.Objects = append(last.Objects, p.Used.Objects[ref])
+	}
+	return last
+}
+
+func (l *loop) finish(r result) {
+	l.applying = false
+	if r.err != nil {
+		l.fail(r.proposal.bundle.Revision, r.err)
+		return
+	}
+	l.live, l.good = r.proposal, r.proposal.Used
+	l.failure, l.failed = nil, ""
+	if r.applied.How != Nothing || l.applied == nil {
+		l.applied = &LastApplied{At: time.Now(), How: r.applied.How, Milliseconds: float64(r.applied.Took.Microseconds()) / 1000}
+		l.Log.Info("live", "revision", r.applied.Revision, "how", r.applied.How, "took", r.applied.Took, "seq", r.proposal.snapshot.Seq, "nodes", r.proposal.Nodes)
+	}
+}
+
+// fail notes that revision can't be made live: it is tried again, less and less often.
+func (l *loop) fail(revision string, err error) {
+	now := time.Now()
+	attempts := 1
+	if l.failure != nil && l.failed == revision {
+		attempts = l.failure.Attempts + 1
+	}
+	delay := retryMax
+	if shift := attempts - 1; shift < 6 {
+		delay = retryMin << shift
+	}
+	l.failed = revision
+	l.failure = &Failure{At: now, Message: err.Error(), Attempts: attempts, NextTry: now.Add(delay)}
+	l.Log.Error("not applied; the last good configuration serves", "revision", revision, "attempts", attempts, "next", delay, "error", err)
+}
+
+// storeSlots writes the slot tables that the newest compile asked for. Another gateway may be faster: then its table comes
+// with the watch.
+func (l *loop) storeSlots(ctx context.Context) {
+	if l.wanted == nil || l.stale || l.slotting || len(l.wanted.Slots) == 0 {
+		return
+	}
+	tables := l.wanted.Slots
+	l.slotting = true
+	go func() {
+		var first error
+		for _, t := range tables {
+			if err := l.Registry.PutSlots(ctx, t); err != nil && first == nil {
+				first = err
+			}
+		}
+		l.slotted <- first
+	}()
+}
