@@ -25,7 +25,7 @@ var table = map[string][]string{
 	"registry/registrytest": {"registry"},
 	"controlplane/spec":     {},
 	"templates":             {},
-	"controlplane/nginx":    {"controlplane", "templates"},
+	"controlplane/nginx":    {"templates"},
 	"controlplane":          {"registry", "controlplane/spec", "templates"},
 	"api":                   {"", "registry", "controlplane", "controlplane/spec"},
 }

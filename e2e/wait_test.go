@@ -1,0 +1,58 @@
+package e2e
+
+import (
+	"context"
+	"os"
+	"testing"
+	"time"
+)
+
+// eventually calls check until it returns nil. When that takes longer than within, the test fails with its last error.
+func eventually(tb testing.TB, within time.Duration, what string, check func(ctx context.Context) error) {
+	tb.Helper()
+	ctx, cancel := context.WithTimeout(tb.Context(), within)
+	defer cancel()
+	started := time.Now()
+	tick := time.NewTicker(20 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		err := check(ctx)
+		if err == nil {
+			return
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			tb.Fatalf("%s: not within %s: %v", what, time.Since(started).Round(time.Millisecond), err)
+		}
+	}
+}
+
+// pause lets time pass in which load runs. It is for measuring, never for waiting until something has happened.
+func pause(tb testing.TB, d time.Duration) {
+	tb.Helper()
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+	case <-tb.Context().Done():
+	}
+}
+
+// tempDir returns a directory whose path is short enough for unix sockets, and which nginx's workers can enter.
+func tempDir(tb testing.TB) string {
+	tb.Helper()
+	dir, err := os.MkdirTemp("", "sl-")
+	if err != nil {
+		tb.Fatal(err)
+	}
+	if err := os.Chmod(dir, 0o755); err != nil {
+		tb.Fatal(err)
+	}
+	tb.Cleanup(func() {
+		if err := os.RemoveAll(dir); err != nil {
+			tb.Errorf("remove the test's directory: %v", err)
+		}
+	})
+	return dir
+}
