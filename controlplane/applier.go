@@ -47,6 +47,7 @@ type Live struct {
 	Binary      string       `json:"binary"`
 	Version     string       `json:"version"`
 	Generations []Generation `json:"generations"` // the current one first, then older ones, youngest first
+	Notes       []string     `json:"-"`           // what somebody should know, and do; they become Problems of the Status
 }
 
 // Generation is the workers that one reload started.

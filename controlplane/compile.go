@@ -85,6 +85,7 @@ func (c *compiler) result() Compiled {
 	cfg := templates.Config{
 		Capabilities: c.facts.Capabilities,
 		HTTPOnly:     c.facts.HTTPOnly,
+		Dir:          c.facts.Dir,
 		Sites:        c.sites,
 	}
 	slices.SortFunc(cfg.Sites, func(a, b templates.Site) int { return cmp.Compare(a.Name, b.Name) })

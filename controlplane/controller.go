@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"slices"
 	"sync/atomic"
 	"time"
 
@@ -99,18 +100,9 @@ func (c *Controller) Status(ctx context.Context) Status {
 	health := c.Registry.Health()
 	s.Registry = RegistryHealth{Connected: health.Connected, Since: health.Since, Error: health.Error}
 	s.Nginx = c.Applier.Live(ctx)
-	old := 0
-	for _, g := range s.Nginx.Generations {
-		if g.Old {
-			old++
-		}
-	}
-	if old > maxOld {
-		s.Problems = append(s.Problems[:len(s.Problems):len(s.Problems)], registry.Problem{
-			Object: "gateway/" + c.Gateway,
-			Message: plural(old, "old generation of workers lives", "old generations of workers live") +
-				" for open connections: reloads are spaced out; clients that reconnect, or worker-shutdown-timeout, end them",
-		})
+	s.Problems = slices.Clip(s.Problems)
+	for _, note := range s.Nginx.Notes {
+		s.Problems = append(s.Problems, registry.Problem{Object: "gateway/" + c.Gateway, Message: note})
 	}
 	return s
 }
