@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -77,16 +78,24 @@ func (b *BareNginx) Write(http string) {
 // Addr returns where it listens.
 func (b *BareNginx) Addr() string { return "127.0.0.1:" + strconv.Itoa(b.Port) }
 
-// Reload sends HUP and waits until new workers have taken the place of the old ones.
+// Reload sends HUP and waits until new workers serve and the old ones accept no more; these live on for open connections.
 func (b *BareNginx) Reload() {
 	b.tb.Helper()
-	old := b.Children()
+	old := children(b.PID())
 	b.Signal(syscall.SIGHUP)
-	eventually(b.tb, 20*time.Second, "bare nginx has new workers", func(context.Context) error {
-		now := b.Children()
-		if len(now) == 0 || slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(old, pid) }) {
+	eventually(b.tb, 20*time.Second, "bare nginx has new workers alone", func(context.Context) error {
+		now := children(b.PID())
+		fresh := slices.DeleteFunc(slices.Clone(now), func(pid int) bool { return slices.Contains(old, pid) })
+		accepts := slices.ContainsFunc(now, func(pid int) bool { return slices.Contains(old, pid) && !shuttingDown(pid) })
+		if len(fresh) == 0 || accepts {
 			return fmt.Errorf("workers before %v, now %v", old, now)
 		}
 		return nil
 	})
+}
+
+// shuttingDown reports whether an nginx worker's title says that it accepts no more.
+func shuttingDown(pid int) bool {
+	title, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+	return err != nil || strings.Contains(string(title), "is shutting down")
 }

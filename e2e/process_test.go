@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"os"
 	"os/exec"
@@ -53,6 +54,17 @@ func (p *Process) PID() int { return p.cmd.Process.Pid }
 
 // Output returns what it wrote so far.
 func (p *Process) Output() string { return p.out.String() }
+
+// waitFor waits until it has written text.
+func (p *Process) waitFor(within time.Duration, text string) {
+	p.tb.Helper()
+	eventually(p.tb, within, p.name+" says "+text, func(context.Context) error {
+		if !strings.Contains(p.Output(), text) {
+			return fmt.Errorf("it wrote %q", p.Output())
+		}
+		return nil
+	})
+}
 
 // Done is closed when it has ended.
 func (p *Process) Done() <-chan struct{} { return p.done }

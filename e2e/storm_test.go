@@ -1,0 +1,141 @@
+package e2e
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"testing"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"sluice/controlplane"
+	"sluice/internal/testport"
+)
+
+// oldGenerations counts the generations of workers that live on for their open connections.
+func oldGenerations(s controlplane.Status) (old, workers int) {
+	for _, g := range s.Nginx.Generations {
+		workers += len(g.Workers)
+		if g.Old {
+			old++
+		}
+	}
+	return old, workers
+}
+
+// storm opens a WebSocket every 50 ms and makes requests while run changes the fleet, and then asks for what must hold
+// after it: at most 4 old generations, no socket dropped, no request failed, and n nodes within a minute.
+func storm(t *testing.T, g *Gateway, n int, run func(ctx context.Context) error) {
+	t.Helper()
+	fleet := openFleet(t, g.Addr(), 20)
+	load := startLoad(t, g.Addr(), LoadOptions{Clients: 2})
+	ctx, cancel := context.WithCancel(t.Context())
+	var sockets errgroup.Group
+	sockets.Go(func() error {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for i := 0; ; i++ {
+			select {
+			case <-ctx.Done():
+				return nil
+			case <-tick.C:
+			}
+			// Not ctx: the end of the storm must not look like a failure.
+			open, done := context.WithTimeout(t.Context(), 10*time.Second)
+			err := fleet.OpenOne(open, i)
+			done()
+			if err != nil {
+				return err
+			}
+		}
+	})
+	err := run(ctx)
+	cancel()
+	if err != nil {
+		t.Errorf("the storm: %v", err)
+	}
+	if err := sockets.Wait(); err != nil {
+		t.Errorf("a WebSocket was refused: %v", err)
+	}
+	old, workers := oldGenerations(g.Status())
+	if old > 4 {
+		t.Errorf("%d old generations live after the storm, want at most 4", old)
+	}
+	ended := time.Now()
+	g.WaitNodes(time.Minute, n)
+	fleet.WantAlive()
+	t.Logf("%d WebSockets, %d old generations and %d workers at its end, the right set after %s; %s",
+		fleet.Len(), old, workers, time.Since(ended).Round(100*time.Millisecond), load.WantNoFailure())
+}
+
+// One node comes and goes 20 times a second.
+func TestStormOfOneNode(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, GatewayOptions{Args: []string{"--worker-shutdown-timeout", "1h"}})
+	g.Apply(document(g.Port, "round_robin"))
+	g.StartNodes(3)
+	_, port, err := net.SplitHostPort(startServer(t, nil, "flip"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	at, err := strconv.Atoi(port)
+	if err != nil {
+		t.Fatal(err)
+	}
+	storm(t, g, 4, func(ctx context.Context) error {
+		tick := time.NewTicker(50 * time.Millisecond)
+		defer tick.Stop()
+		for i := range 201 { // the last one comes
+			<-tick.C
+			if err := g.tryNode(ctx, "flip", "127.0.0.1", at, i%2 == 0); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// A thousand different nodes come and go within half a minute.
+func TestStormOfManyNodes(t *testing.T) {
+	t.Parallel()
+	g := startGateway(t, GatewayOptions{Args: []string{"--worker-shutdown-timeout", "1h"}})
+	g.Apply(document(g.Port, "round_robin"))
+	g.StartNodes(3)
+	everywhere := startEverywhere(t, "many")
+	const nodes, stay = 1000, 50 // each stays for as long as 50 others take to come
+	storm(t, g, 3, func(ctx context.Context) error {
+		tick := time.NewTicker(30 * time.Second / nodes)
+		defer tick.Stop()
+		for i := range nodes + stay {
+			<-tick.C
+			if i < nodes {
+				if err := g.tryNode(ctx, manyID(i), manyAddress(i), everywhere, true); err != nil {
+					return err
+				}
+			}
+			if i >= stay {
+				if err := g.tryNode(ctx, manyID(i-stay), "", 0, false); err != nil {
+					return err
+				}
+			}
+		}
+		return nil
+	})
+}
+
+func manyID(i int) string { return fmt.Sprintf("many-%d", i) }
+
+// manyAddress returns one of the loopback addresses that no client of the tests has.
+func manyAddress(i int) string { return fmt.Sprintf("127.9.%d.%d", i/250, i%250+1) }
+
+// startEverywhere runs a server of the example that answers on all loopback addresses, and returns its port.
+func startEverywhere(tb testing.TB, id string) int {
+	tb.Helper()
+	port := testport.Free(tb)
+	p := startProcess(tb, "server "+id, []string{"HOST=0.0.0.0", "PORT=" + strconv.Itoa(port), "NODE_ID=" + id},
+		"node", example+"/server.js")
+	p.waitFor(10*time.Second, "listens")
+	return port
+}
