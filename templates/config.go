@@ -27,6 +27,10 @@ type Capabilities struct {
 	RejectHandshake     bool // ssl_reject_handshake (1.19.4)
 	Realip, SSL, HTTP2  bool // the modules are built in
 	IPv6                bool // this machine can listen on IPv6
+	// KeepaliveDefault says that upstream connections are kept alive unless "keepalive 0" is given (1.29.7).
+	KeepaliveDefault bool
+	// These modules were left out of the build, and with them the directives that name their temporary files.
+	WithoutFastCGI, WithoutUWSGI, WithoutSCGI bool
 }
 
 // Upstream is one upstream block, in a file of its own.
@@ -78,18 +82,19 @@ type Site struct {
 	CatchAll    bool
 	Sockets     []string // Addresses of Sockets
 	Certificate string   // Name of a Certificate; empty without TLS
-	TLS13Only   bool
+	// TLS13Only refuses older TLS: before 1.29 in the handshake only when all sites on the socket do, else the request.
+	TLS13Only bool
 	// RedirectPort, when set, is the https port to which the sockets without TLS redirect.
 	RedirectPort int
 	RealIP       *RealIP
-	AccessLog    string // path; empty for none
+	AccessLog    string // absolute path; empty for none
 	Routes       []Route
 }
 
 // RealIP says whom to believe about the client's address.
 type RealIP struct {
 	Trusted []string // networks
-	Header  string   // "X-Forwarded-For" or "proxy_protocol"
+	Header  string   // "X-Forwarded-For", the name of another header, or "proxy_protocol"
 }
 
 // Route is one location.
@@ -112,6 +117,7 @@ type Route struct {
 	BufferSize       int64 // bytes
 	Buffering        bool
 	RequestBuffering bool
-	// AppendForwardedFor appends to the X-Forwarded-For of trusted proxies; else it is set anew, as it must be at the edge.
+	// AppendForwardedFor continues the X-Forwarded headers of the site's trusted proxies; else they are set anew, as they
+	// must be at the edge. It needs a RealIP from a header.
 	AppendForwardedFor bool
 }
