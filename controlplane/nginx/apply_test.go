@@ -1,0 +1,123 @@
+package nginx
+
+import (
+	"os"
+	"strings"
+	"testing"
+
+	"sluice/internal/testport"
+)
+
+func TestApply(t *testing.T) {
+	t.Parallel()
+	d, port, backend := open(t, options(t)), testport.Free(t), echo(t)
+
+	apply(t, d, bundle(site(port, "one", backend)), Started)
+	serves(t, port, "one")
+	sockets := dial(t, port, 3)
+
+	before := acceptingPIDs(t, d)
+	apply(t, d, bundle(site(port, "one", backend)), Nothing)
+	if after := acceptingPIDs(t, d); len(after) != 2 || after[0] != before[0] || after[1] != before[1] {
+		t.Errorf("workers %v became %v, though nothing changed", before, after)
+	}
+
+	for _, answer := range []string{"two", "three"} {
+		apply(t, d, bundle(site(port, answer, backend)), Reloaded)
+		serves(t, port, answer)
+	}
+	alive(t, sockets)
+
+	live := d.Live(t.Context())
+	if !live.Running || live.Revision != bundle(site(port, "three", backend)).Revision || live.Version == "" {
+		t.Errorf("live: %+v", live)
+	}
+	if len(live.Generations) != 2 || live.Generations[0].Old || !live.Generations[1].Old {
+		t.Fatalf("generations: %+v, want the current one and the first, which has the sockets", live.Generations)
+	}
+	if old := live.Generations[1]; old.Number != 1 || old.sockets() != 6 {
+		t.Errorf("old generation: %+v, want number 1 with 3 sockets to clients and 3 to the backend", old)
+	}
+	if now := live.Generations[0]; now.Number != 3 || now.sockets() != 0 || len(now.Workers) != 2 || now.Workers[0].Memory < 1<<20 {
+		t.Errorf("current generation: %+v, want number 3 with 2 workers, some memory and no socket", now)
+	}
+}
+
+func (g Generation) sockets() int {
+	n := 0
+	for _, w := range g.Workers {
+		n += w.Sockets
+	}
+	return n
+}
+
+func TestModes(t *testing.T) {
+	t.Parallel()
+	d := open(t, options(t))
+	apply(t, d, bundle(site(testport.Free(t), "one", "")), Started)
+	for file, want := range map[string]os.FileMode{
+		"conf":                      0o700,
+		"run":                       0o700,
+		"current/.":                 0o700,
+		"current/http/.":            0o700,
+		"current/keys/a.key":        0o600,
+		"current/control/http.conf": 0o644,
+	} {
+		info, err := os.Stat(path(d, file))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info.Mode().Perm() != want {
+			t.Errorf("%s has mode %o, want %o", file, info.Mode().Perm(), want)
+		}
+	}
+}
+
+func TestRefusedByTest(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		text  string
+		words []string
+	}{
+		"unknown directive": {"nonsense on;", []string{`[emerg] unknown directive "nonsense" in http/site-a.conf:1`}},
+		"a warning": {
+			"upstream u { keepalive 1; least_conn; server 127.0.0.1:1; }",
+			[]string{"load balancing method redefined in http/site-a.conf", "a warning counts as an error"},
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d, port := open(t, options(t)), testport.Free(t)
+			good := bundle(site(port, "one", ""))
+			apply(t, d, good, Started)
+			workers := acceptingPIDs(t, d)
+			refused(t, d, bundle(c.text), StageTest, c.words...)
+			serves(t, port, "one")
+			if now := acceptingPIDs(t, d); now[0] != workers[0] {
+				t.Errorf("nginx was reloaded")
+			}
+			apply(t, d, good, Nothing)
+			apply(t, d, bundle(site(port, "two", "")), Reloaded)
+			serves(t, port, "two")
+		})
+	}
+}
+
+func TestPrune(t *testing.T) {
+	t.Parallel()
+	d, port := open(t, options(t)), testport.Free(t)
+	apply(t, d, bundle(site(port, "one", "")), Started)
+	for range 2 * keep {
+		refused(t, d, bundle("nonsense;"), StageTest)
+	}
+	entries, err := os.ReadDir(path(d, "conf"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(entries) != keep+1 {
+		t.Errorf("%d configurations are kept, want the good one and %d", len(entries), keep)
+	}
+	if live := d.linked(good); !strings.HasPrefix(live, "000001-") || d.linked(current) != live {
+		t.Errorf("good is %s, current is %s", live, d.linked(current))
+	}
+}

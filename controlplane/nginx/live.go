@@ -1,0 +1,82 @@
+package nginx
+
+import (
+	"context"
+	"time"
+
+	"sluice/templates"
+)
+
+// How a bundle became live, the cheapest first.
+type How string
+
+// The ways.
+const (
+	Nothing  How = "nothing" // it was live already
+	Reloaded How = "reload"  // a new generation of workers
+	Started  How = "start"   // nginx was not running
+)
+
+// Applied is the result of an Apply.
+type Applied struct {
+	Revision string
+	How      How
+	Took     time.Duration
+}
+
+// Live is the state of nginx as it is now.
+type Live struct {
+	Running     bool
+	PID         int       // of the master
+	Revision    string    // last proven live
+	Since       time.Time // since when Revision is live
+	Binary      string
+	Version     string
+	Generations []Generation // the current one first, then older ones, youngest first
+	Caps        templates.Capabilities
+	Notes       []string // what somebody should know, and do: an alarm about old generations, a binary that was replaced
+}
+
+// Generation is the workers that one reload started.
+type Generation struct {
+	Number  int // counts up; the current one has the highest
+	Since   time.Time
+	Old     bool // it accepts no more and lives for its open connections
+	Workers []Worker
+}
+
+// Worker is one nginx worker process.
+type Worker struct {
+	PID     int
+	Memory  int64 // resident bytes
+	Sockets int   // open TCP connections and unix sockets, of both sides
+}
+
+// Live returns the state of nginx as it is now. It reads /proc and asks nobody.
+func (d *Driver) Live(ctx context.Context) Live {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	master, err := d.findMaster()
+	live := Live{
+		Running:  err == nil && master != (process{}),
+		PID:      master.pid,
+		Revision: d.live.Revision,
+		Since:    d.since,
+	}
+	if live.Running {
+		if err := d.describeRunning(ctx, master); err != nil {
+			live.Notes = append(live.Notes, err.Error())
+		}
+		if note := d.replaced(master); note != "" {
+			live.Notes = append(live.Notes, note)
+		}
+	} else if err != nil {
+		live.Notes = append(live.Notes, err.Error())
+	}
+	live.Binary, live.Version, live.Caps = d.binary.Path, d.binary.Version, d.binary.Caps
+	live.Generations = d.generations(master, d.workers(master), true)
+	if note := alarm(live.Generations); note != "" {
+		live.Notes = append(live.Notes, note)
+	}
+	return live
+}
