@@ -1,0 +1,60 @@
+package etcd
+
+import (
+	"slices"
+	"strings"
+)
+
+// section is one sorted slice of a Snapshot that is kept up to date change by change. What items returned is never
+// changed afterwards: a change makes a new slice by merging, which for a few changes among many is one copy.
+type section[T any] struct {
+	sorted  []T
+	keys    []string // of sorted
+	pending map[string]*T
+}
+
+// set and remove take effect with the next flush.
+func (s *section[T]) set(key string, item T) { s.change(key, &item) }
+
+func (s *section[T]) remove(key string) { s.change(key, nil) }
+
+func (s *section[T]) change(key string, item *T) {
+	if s.pending == nil {
+		s.pending = make(map[string]*T)
+	}
+	s.pending[key] = item
+}
+
+// flush carries out what is pending and reports whether there was anything.
+func (s *section[T]) flush() bool {
+	if len(s.pending) == 0 {
+		return false
+	}
+	changed := make([]string, 0, len(s.pending))
+	for key := range s.pending {
+		changed = append(changed, key)
+	}
+	slices.Sort(changed)
+	size := len(s.keys) + len(changed)
+	keys, sorted := make([]string, 0, size), make([]T, 0, size)
+	i := 0
+	for _, key := range changed {
+		from := i
+		for i < len(s.keys) && strings.Compare(s.keys[i], key) < 0 {
+			i++
+		}
+		keys, sorted = append(keys, s.keys[from:i]...), append(sorted, s.sorted[from:i]...)
+		if i < len(s.keys) && s.keys[i] == key {
+			i++
+		}
+		if item := s.pending[key]; item != nil {
+			keys, sorted = append(keys, key), append(sorted, *item)
+		}
+	}
+	s.keys, s.sorted = append(keys, s.keys[i:]...), append(sorted, s.sorted[i:]...)
+	s.pending = nil
+	return true
+}
+
+// items returns the slice as of the last flush.
+func (s *section[T]) items() []T { return s.sorted }

@@ -1,0 +1,41 @@
+package etcd
+
+import (
+	"context"
+	"fmt"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"sluice/registry"
+)
+
+// kindSlots names slot tables in a ConflictError.
+const kindSlots registry.Kind = "slots"
+
+// PutSlots implements registry.Slotter. The version of a table is the mod_revision of its key.
+func (r *Registry) PutSlots(ctx context.Context, t registry.SlotTable) error {
+	ref := registry.Ref{Kind: kindSlots, Name: t.Upstream}
+	if !registry.ValidName(t.Upstream) {
+		return fmt.Errorf("etcd: put %s: %q is not a name", ref, t.Upstream)
+	}
+	value, err := encode(slotsValue{versioned{version}, t.Slots})
+	if err != nil {
+		return fmt.Errorf("etcd: put %s: %w", ref, err)
+	}
+	key := r.keys.slotTable(t.Upstream)
+	resp, err := r.txn(ctx,
+		[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", int64(t.Version))},
+		[]clientv3.Op{clientv3.OpPut(key, value)},
+		[]clientv3.Op{clientv3.OpGet(key, clientv3.WithKeysOnly())})
+	if err != nil {
+		return fmt.Errorf("etcd: put %s: %w", ref, err)
+	}
+	if resp.Succeeded {
+		return nil
+	}
+	conflict := &registry.ConflictError{Ref: ref, Want: registry.Seq(t.Version)}
+	for _, kv := range resp.Responses[0].GetResponseRange().Kvs {
+		conflict.Have = registry.Seq(kv.ModRevision)
+	}
+	return conflict
+}

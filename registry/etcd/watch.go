@@ -1,0 +1,185 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/grpc/connectivity"
+
+	"sluice/registry"
+)
+
+// Watch implements registry.Watcher. One watch carries all of sluice's own keys; each key prefix of etcd's
+// naming/endpoints that an object names (see registry.EndpointsService) has one more.
+func (r *Registry) Watch(ctx context.Context, uses func(registry.Object) []string, out chan<- registry.Snapshot) error {
+	inner, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(r.lifetime, cancel)()
+
+	w := &watcher{
+		r:      r,
+		uses:   uses,
+		state:  newState(r.keys),
+		news:   make(chan batch),
+		alarms: make(chan []registry.Problem),
+		feeds:  make(map[string]*feed),
+	}
+	w.follow(inner, "", mainFeed(w.state))
+	w.wg.Go(func() { r.watchConnection(inner) })
+	w.wg.Go(func() { r.watchAlarms(inner, w.alarms) })
+	w.run(inner, out)
+	w.wg.Wait()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	return errors.New("etcd: the registry was closed under its Watch")
+}
+
+// watcher is one Watch. The goroutine of run owns the state and the feeds.
+type watcher struct {
+	r      *Registry
+	uses   func(registry.Object) []string
+	state  *state
+	news   chan batch
+	alarms chan []registry.Problem
+	feeds  map[string]*feed // by target; the main feed is ""
+	wg     sync.WaitGroup   // of the goroutines that send news
+}
+
+func (w *watcher) run(ctx context.Context, out chan<- registry.Snapshot) {
+	for {
+		var send chan<- registry.Snapshot
+		var next registry.Snapshot
+		if w.state.dirty && w.complete() {
+			send, next = out, w.state.snapshot()
+		}
+		select {
+		case send <- next:
+			w.state.dirty = false
+			continue
+		case b := <-w.news:
+			w.take(b)
+		case problems := <-w.alarms:
+			w.takeAlarms(problems)
+		case <-ctx.Done():
+			return
+		}
+		if w.state.flush() {
+			w.followUsed(ctx)
+			w.state.flush() // of nodes that are no longer used
+		}
+	}
+}
+
+// complete reports whether everything that a Snapshot needs was listed.
+func (w *watcher) complete() bool {
+	for _, f := range w.feeds {
+		if !f.listed {
+			return false
+		}
+	}
+	return true
+}
+
+func (w *watcher) take(b batch) {
+	f := b.feed
+	if w.feeds[f.target] != f {
+		return // it was dropped while this was on its way
+	}
+	if b.refused == nil {
+		w.state.problem(f.prefix, "", nil)
+		f.take(b)
+		return
+	}
+	// Without its own keys there is nothing to say. A prefix of somebody else's must not hold up all the rest.
+	if f.target != "" {
+		w.state.problem(f.prefix, "endpoints/"+f.target,
+			fmt.Errorf("etcd does not let sluice read it (%w): grant its user the permission to read this prefix", b.refused))
+		f.listed = true
+	}
+}
+
+// takeAlarms keeps alarms among the problems, under keys that etcd does not have.
+func (w *watcher) takeAlarms(problems []registry.Problem) {
+	const prefix = "alarm "
+	now := make(map[string]bool, len(problems))
+	for _, p := range problems {
+		now[prefix+p.Object] = true
+		w.state.setProblem(prefix+p.Object, &p)
+	}
+	for key := range w.state.problems {
+		if strings.HasPrefix(key, prefix) && !now[key] {
+			w.state.setProblem(key, nil)
+		}
+	}
+}
+
+// followUsed starts and ends the feeds of endpoints, as the objects name them.
+func (w *watcher) followUsed(ctx context.Context) {
+	if w.uses == nil {
+		return
+	}
+	used := map[string]bool{"": true}
+	for _, o := range w.state.objects.items() {
+		for _, service := range w.uses(o) {
+			if target, ok := registry.EndpointsTarget(service); ok {
+				used[target] = true
+			}
+		}
+	}
+	for target, f := range w.feeds {
+		if !used[target] {
+			f.cancel()
+			f.drop()
+			w.state.problem(f.prefix, "", nil)
+			delete(w.feeds, target)
+		}
+	}
+	for target := range used {
+		if w.feeds[target] != nil {
+			continue
+		}
+		e, err := endpointsOf(target)
+		if err != nil {
+			continue // spec refuses such an upstream; without nodes it is valid
+		}
+		w.follow(ctx, target, endpointsFeed(w.state, e))
+	}
+}
+
+func (w *watcher) follow(ctx context.Context, target string, f *feed) {
+	ctx, f.cancel = context.WithCancel(ctx)
+	f.target = target
+	w.feeds[target] = f
+	w.wg.Go(func() { f.run(ctx, w.r, w.news) })
+}
+
+// watchConnection keeps Health up to date between requests.
+func (r *Registry) watchConnection(ctx context.Context) {
+	client, err := r.connect(ctx)
+	for err != nil {
+		select {
+		case <-ctx.Done():
+			return
+		case <-time.After(r.timing.retryMax):
+		}
+		client, err = r.connect(ctx)
+	}
+	conn := client.ActiveConnection()
+	for {
+		state := conn.GetState()
+		switch state {
+		case connectivity.TransientFailure:
+			r.note(fmt.Errorf("%w: no connection to %s", errNoAnswer, strings.Join(r.cfg.Endpoints, ", ")))
+		case connectivity.Ready:
+			r.note(nil)
+		}
+		if !conn.WaitForStateChange(ctx, state) {
+			return
+		}
+	}
+}
