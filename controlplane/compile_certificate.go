@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"encoding/pem"
 	"fmt"
+	"os"
 	"slices"
 
 	"sluice/controlplane/spec"
@@ -44,6 +45,20 @@ func CertificateFiles(s registry.Snapshot, good Good) []string {
 	}
 	slices.Sort(paths)
 	return slices.Compact(paths)
+}
+
+// ReadFiles reads the files that certificates name.
+func ReadFiles(paths []string) map[string]FileFact {
+	files := make(map[string]FileFact, len(paths))
+	for _, path := range paths {
+		data, err := os.ReadFile(path) //nolint:gosec // the path is the operator's own
+		if err != nil {
+			files[path] = FileFact{Err: err.Error()}
+		} else {
+			files[path] = FileFact{Data: data}
+		}
+	}
+	return files
 }
 
 // certificate returns the named certificate, compiled at its first use; nil when it does not exist or no version will do.

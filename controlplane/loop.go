@@ -4,7 +4,6 @@ import (
 	"bytes"
 	"context"
 	"maps"
-	"os"
 	"slices"
 	"time"
 
@@ -138,15 +137,7 @@ func (l *loop) look(ctx context.Context) {
 
 // readFiles reads the files that certificates name, and returns whether one is another than before.
 func (l *loop) readFiles() bool {
-	files := map[string]FileFact{}
-	for _, path := range CertificateFiles(l.snapshot, l.good) {
-		data, err := os.ReadFile(path) //nolint:gosec // the path is the operator's own
-		if err != nil {
-			files[path] = FileFact{Err: err.Error()}
-		} else {
-			files[path] = FileFact{Data: data}
-		}
-	}
+	files := ReadFiles(CertificateFiles(l.snapshot, l.good))
 	same := maps.EqualFunc(files, l.files, func(a, b FileFact) bool { return a.Err == b.Err && bytes.Equal(a.Data, b.Data) })
 	l.files = files
 	return !same
