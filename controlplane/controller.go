@@ -31,12 +31,13 @@ type Source interface {
 // Options are what a Controller is made of. All are required but Wake.
 type Options struct {
 	Gateway      string
+	Group        string // the sites that name it are this gateway's
 	Version      string // of sluice, for the report
 	LastGoodPath string // the file of the LastGood
 	Registry     Source
 	Applier      Applier
 	Renderer     Renderer
-	Facts        func() Facts    // without Files; asked again at each compile
+	Facts        func() Facts    // without Group and Files; asked again at each compile
 	Wake         <-chan struct{} // nginx died, or somebody else changed it
 	Log          *slog.Logger
 }
@@ -77,7 +78,7 @@ func New(o Options) *Controller {
 	if ok {
 		c.loaded = &last
 	}
-	c.status.Store(&Status{Gateway: o.Gateway, Group: o.Facts().Group, Version: o.Version, Phase: Starting})
+	c.status.Store(&Status{Gateway: o.Gateway, Group: o.Group, Version: o.Version, Phase: Starting})
 	return c
 }
 

@@ -188,7 +188,7 @@ func newRig(t *testing.T, lastGood string) *rig {
 		lastGood = filepath.Join(t.TempDir(), "last-good.json")
 	}
 	r.Controller = New(Options{
-		Gateway: "edge-1", Version: "test", LastGoodPath: lastGood,
+		Gateway: "edge-1", Group: "default", Version: "test", LastGoodPath: lastGood,
 		Registry: r.registry, Applier: r.applier, Renderer: r.renderer, Wake: r.wake,
 		Facts: func() Facts { return testFacts },
 		Log:   slog.New(slog.DiscardHandler),

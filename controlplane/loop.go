@@ -211,7 +211,7 @@ func (l *loop) nextTry() time.Time {
 func (l *loop) propose() {
 	l.readFiles()
 	facts := l.Facts()
-	facts.Files = l.files
+	facts.Group, facts.Files = l.Group, l.files
 	compiled := Compile(l.snapshot, l.good, facts)
 	bundle, err := l.Renderer.Render(compiled.Config)
 	if err != nil {

@@ -16,7 +16,7 @@ func compareRefs(a, b registry.Ref) int {
 
 // publish makes the loop's state the gateway's status, when it says something new.
 func (l *loop) publish() {
-	s := Status{Gateway: l.Gateway, Group: l.Facts().Group, Version: l.Version, Stale: l.stale, SeqWanted: l.snapshot.Seq,
+	s := Status{Gateway: l.Gateway, Group: l.Group, Version: l.Version, Stale: l.stale, SeqWanted: l.snapshot.Seq,
 		Applied: l.applied, Wait: l.wait, Failure: l.failure}
 	if l.wanted != nil {
 		s.RevisionWanted, s.Nodes, s.Problems = l.wanted.bundle.Revision, l.wanted.Nodes, l.wanted.Problems
