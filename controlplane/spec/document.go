@@ -127,6 +127,7 @@ func (d Document) ValidateObjects() []FieldError {
 func (d Document) Validate() []FieldError {
 	c := newChecker()
 	c.merge(d.ValidateObjects())
+	var sockets Sockets
 	for _, name := range slices.Sorted(maps.Keys(d.Sites)) {
 		c := c.in("sites", name)
 		for _, ref := range d.Sites[name].References() {
@@ -140,8 +141,8 @@ func (d Document) Validate() []FieldError {
 				c.merge([]FieldError{ref.Missing()})
 			}
 		}
+		c.merge(sockets.Add(name, d.Sites[name]))
 	}
-	c.in("sites").merge(Conflicts(d.Sites))
 	return *c.errs
 }
 

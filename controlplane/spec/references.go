@@ -2,9 +2,7 @@ package spec
 
 import (
 	"fmt"
-	"maps"
 	"net/netip"
-	"slices"
 )
 
 // Reference is one object that a site names.
@@ -37,50 +35,59 @@ func (r Reference) Missing() FieldError {
 	return FieldError{r.Field, fmt.Sprintf("there is no %s %q: create it first, or in the same change", kind, r.Name)}
 }
 
-// Conflicts returns where sites that a gateway serves together contradict each other: options of a listener that they
-// share, or a host that both have on it. The error is at the site that comes later by name.
-func Conflicts(sites map[string]Site) []FieldError {
-	c := newChecker()
-	type socket struct {
+// Sockets notes which site listens where, and finds the contradictions between sites that a gateway serves together.
+// The zero value is ready to use.
+type Sockets struct {
+	uses  map[socket]use
+	hosts map[hostOn]string
+}
+
+type (
+	socket struct {
 		group string
 		netip.AddrPort
 	}
-	type use struct {
+	use struct {
 		site     string
 		listener Listener
 	}
-	type host struct {
+	hostOn struct {
 		socket
-		name string
+		host string
 	}
-	sockets, hosts := map[socket]use{}, map[host]string{}
-	for _, name := range slices.Sorted(maps.Keys(sites)) {
-		site := sites[name].WithDefaults()
-		taken := map[string]bool{} // one error for each host, however many sockets it shares
-		for i, l := range site.Listeners {
-			c := c.in(name)
-			reported := false
-			for _, group := range site.Groups {
-				for _, addr := range l.sockets() {
-					s := socket{group, addr}
-					first, shared := sockets[s]
-					if !shared {
-						sockets[s] = use{name, l}
-					} else if option := first.listener.differs(l); option != "" && first.site != name && !reported {
-						c.in("listeners", i).add("%s is a listener of site %q too, there with another value of %s: make them agree", addr, first.site, option)
-						reported = true
-					}
-					for j, h := range site.Hosts {
-						k := host{s, h}
-						if other, ok := hosts[k]; !ok {
-							hosts[k] = name
-						} else if other != name && !taken[h] {
-							c.in("hosts", j).add("site %q has %q on %s too: give it to one of them", other, h, addr)
-							taken[h] = true
-						}
+)
+
+// Add adds a site and returns where it contradicts those that were added before: options of a listener that they share,
+// or a host that both have on it.
+func (s *Sockets) Add(name string, site Site) []FieldError {
+	if s.uses == nil {
+		s.uses, s.hosts = map[socket]use{}, map[hostOn]string{}
+	}
+	c := newChecker()
+	site = site.WithDefaults()
+	taken := map[string]bool{} // one error for each host, however many sockets it shares
+	for i, l := range site.Listeners {
+		clash := "" // and one for each listener
+		for _, group := range site.Groups {
+			for _, addr := range l.sockets() {
+				at := socket{group, addr}
+				if first, shared := s.uses[at]; !shared {
+					s.uses[at] = use{name, l}
+				} else if option := first.listener.differs(l); option != "" && first.site != name {
+					clash = fmt.Sprintf("%s is a listener of site %q too, there with another value of %s: make them agree", addr, first.site, option)
+				}
+				for j, h := range site.Hosts {
+					if other, ok := s.hosts[hostOn{at, h}]; !ok {
+						s.hosts[hostOn{at, h}] = name
+					} else if other != name && !taken[h] {
+						c.in("hosts", j).add("site %q has %q on %s too: give it to one of them", other, h, addr)
+						taken[h] = true
 					}
 				}
 			}
+		}
+		if clash != "" {
+			c.in("listeners", i).add("%s", clash)
 		}
 	}
 	return *c.errs
