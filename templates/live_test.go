@@ -223,8 +223,8 @@ func TestAccessLog(t *testing.T) {
 	raw(t, address, "GET / HTTP/1.1\r\nHost: chat.example.com\r\nHost: twice\r\nConnection: close\r\n\r\n")
 	do(t, request(t, "GET", address, "/plain", "", "Connection", "upgrade", "Upgrade", `x","status":999,"x":"`))
 
-	var lines []map[string]any
-	eventually(t, "two requests are logged", func() error {
+	lines := map[string]map[string]any{} // by method and status
+	eventually(t, "all three requests are logged", func() error {
 		text, err := os.ReadFile(path)
 		if err != nil {
 			return err
@@ -232,15 +232,14 @@ func TestAccessLog(t *testing.T) {
 		if strings.Contains(string(text), secret) || strings.Contains(string(text), "sid") {
 			t.Fatalf("the log has the session's id:\n%s", text)
 		}
-		lines = nil
 		for line := range strings.Lines(string(text)) {
 			var v map[string]any
 			if err := json.Unmarshal([]byte(line), &v); err != nil {
 				t.Fatalf("%q is not JSON: %v", line, err)
 			}
-			lines = append(lines, v)
+			lines[fmt.Sprint(v["method"], " ", v["status"])] = v
 		}
-		if len(lines) < 2 {
+		if len(lines) < 3 {
 			return fmt.Errorf("%d lines", len(lines))
 		}
 		return nil
@@ -250,17 +249,24 @@ func TestAccessLog(t *testing.T) {
 		"protocol": "HTTP/1.1", "upgrade": "", "status": 200.0, "bytes": 0.0, "node": n.address, "nodeStatus": "200",
 		"site": "chat", "revision": g.revision,
 	}
+	post := lines["POST 200"]
 	for key, value := range want {
-		if lines[0][key] != value {
-			t.Errorf("%s = %v, want %v", key, lines[0][key], value)
+		if post[key] != value {
+			t.Errorf("%s = %v, want %v", key, post[key], value)
 		}
 	}
 	for _, key := range []string{"time", "requestTime", "connectTime", "responseTime"} {
-		if lines[0][key] == nil || lines[0][key] == "" {
-			t.Errorf("%s is missing in %v", key, lines[0])
+		if post[key] == nil || post[key] == "" {
+			t.Errorf("%s is missing in %v", key, post)
 		}
 	}
-	if last := lines[len(lines)-1]; last["status"] != 200.0 || last["upgrade"] != "" {
-		t.Errorf("a header of the client's got into the line: %v", last)
+	if refused := lines["GET 400"]; refused["site"] != "" {
+		t.Errorf("a request that was refused before it had a site: %v", refused)
+	}
+	if injected := lines["GET 200"]; injected["upgrade"] != "" {
+		t.Errorf("a header of the client's got into the line: %v", injected)
+	}
+	if log, err := os.ReadFile(g.errorLog); err != nil || strings.Contains(string(log), "warn") {
+		t.Errorf("nginx warns: %v\n%s", err, log)
 	}
 }
