@@ -14,18 +14,18 @@ import (
 	"sluice/registry"
 )
 
-// endpoints are nodes that register themselves with etcd's naming/endpoints package, below a key prefix of their own.
-type endpoints struct {
+// endpointSet are the nodes that register themselves with etcd's naming/endpoints package, below a key prefix of their own.
+type endpointSet struct {
 	service string // registry.EndpointsService(target)
 	prefix  string // <target>/
 }
 
-func endpointsOf(target string) (endpoints, error) {
+func endpointsOf(target string) (endpointSet, error) {
 	target = strings.TrimSuffix(target, "/")
 	if target == "" {
-		return endpoints{}, errors.New("the key prefix of the endpoints is empty: name one, as services/chat")
+		return endpointSet{}, errors.New("the key prefix of the endpoints is empty: name one, as services/chat")
 	}
-	return endpoints{service: registry.EndpointsService(target), prefix: target + "/"}, nil
+	return endpointSet{service: registry.EndpointsService(target), prefix: target + "/"}, nil
 }
 
 // endpoint is the value that naming/endpoints writes.
@@ -36,13 +36,13 @@ type endpoint struct {
 }
 
 // sortKey is as that of sluice's own nodes. The service has slashes of its own.
-func (e endpoints) sortKey(key string) string {
+func (e endpointSet) sortKey(key string) string {
 	return e.service + "\x00" + strings.TrimPrefix(key, e.prefix)
 }
 
 // decode makes a node of an endpoint. Its id is the rest of the key; its incarnation is the revision that created the
 // key, as the successor under the same key has another.
-func (e endpoints) decode(kv *mvccpb.KeyValue) (registry.Node, error) {
+func (e endpointSet) decode(kv *mvccpb.KeyValue) (registry.Node, error) {
 	var v endpoint
 	if err := json.Unmarshal(kv.Value, &v); err != nil {
 		return registry.Node{}, fmt.Errorf("the value is not what etcd's naming/endpoints writes: %w", err)

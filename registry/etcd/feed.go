@@ -178,7 +178,7 @@ func mainFeed(s *state) *feed {
 }
 
 // endpointsFeed follows the nodes of one target.
-func endpointsFeed(s *state, e endpoints) *feed {
+func endpointsFeed(s *state, e endpointSet) *feed {
 	return &feed{
 		prefix: e.prefix,
 		revs:   make(map[string]int64),

@@ -1,0 +1,398 @@
+package etcd
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"slices"
+	"testing"
+	"time"
+
+	clientv3 "go.etcd.io/etcd/client/v3"
+	"go.etcd.io/etcd/client/v3/naming/endpoints"
+
+	"sluice/registry"
+)
+
+const settle = 15 * time.Second
+
+// tail is a running Watch: the Snapshots it sent, in order.
+type tail struct {
+	t    *testing.T
+	out  chan registry.Snapshot
+	last registry.Snapshot
+	each func(registry.Snapshot) // looks at every one
+}
+
+func watch(t *testing.T, r registry.Watcher, uses func(registry.Object) []string) *tail {
+	t.Helper()
+	w := &tail{t: t, out: make(chan registry.Snapshot), each: func(registry.Snapshot) {}}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := r.Watch(ctx, uses, w.out); !errors.Is(err, context.Canceled) {
+			t.Errorf("Watch ended: %v", err)
+		}
+	}()
+	t.Cleanup(func() {
+		cancel()
+		<-done
+	})
+	return w
+}
+
+func (w *tail) until(what string, ok func(registry.Snapshot) bool) registry.Snapshot {
+	w.t.Helper()
+	limit := time.After(settle)
+	for {
+		select {
+		case w.last = <-w.out:
+			w.each(w.last)
+		case <-limit:
+			w.t.Fatalf("not in a Snapshot within %s: %s; the last one has seq %d, %d objects, %d nodes, problems %v",
+				settle, what, w.last.Seq, len(w.last.Objects), len(w.last.Nodes), w.last.Problems)
+		}
+		if ok(w.last) {
+			return w.last
+		}
+	}
+}
+
+func (w *tail) silent(d time.Duration) {
+	w.t.Helper()
+	select {
+	case s := <-w.out:
+		w.t.Fatalf("there is a Snapshot with seq %d, %d objects, %d nodes, problems %v", s.Seq, len(s.Objects), len(s.Nodes), s.Problems)
+	case <-time.After(d):
+	}
+}
+
+func eventually(t *testing.T, what string, ok func() bool) {
+	t.Helper()
+	limit := time.After(settle)
+	for !ok() {
+		select {
+		case <-limit:
+			t.Fatalf("not within %s: %s", settle, what)
+		case <-time.After(10 * time.Millisecond):
+		}
+	}
+}
+
+func commit(t *testing.T, r *Registry, name, format string, args ...any) registry.Seq {
+	t.Helper()
+	done, err := r.Commit(t.Context(), registry.Tx{Ops: []registry.Op{{
+		Ref: registry.Ref{Kind: registry.KindUpstream, Name: name}, Value: fmt.Appendf(nil, format, args...),
+	}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return done.Seq
+}
+
+func putNode(t *testing.T, r *Registry, id string) {
+	t.Helper()
+	if err := r.Put(t.Context(), registry.Node{Service: "io", ID: id, Address: "127.0.0.1", Port: 80}, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func hasSeq(seq registry.Seq) func(registry.Snapshot) bool {
+	return func(s registry.Snapshot) bool { return s.Seq >= seq }
+}
+
+func server(t *testing.T, cfg EmbeddedConfig) *Embedded {
+	t.Helper()
+	cfg.Logger = slog.New(slog.DiscardHandler)
+	e, err := StartEmbedded(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(e.Close)
+	return e
+}
+
+func TestWatchSurvivesRestartOfEtcd(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	e := server(t, EmbeddedConfig{Dir: dir})
+	r := open(t, e.ClientURL(), "f", impatient)
+	for i := range 20 {
+		commit(t, r, fmt.Sprintf("u%02d", i), `{}`)
+		putNode(t, r, fmt.Sprintf("n%02d", i))
+	}
+	w := watch(t, r, nil)
+	w.each = func(s registry.Snapshot) {
+		if len(s.Objects) < 20 || len(s.Nodes) < 20 {
+			t.Errorf("a Snapshot is not complete: %d objects, %d nodes", len(s.Objects), len(s.Nodes))
+		}
+	}
+	w.until("all", hasSeq(20))
+
+	e.Close()
+	eventually(t, "Health is down", func() bool { return !r.Health().Connected })
+	w.silent(300 * time.Millisecond)
+	e = server(t, EmbeddedConfig{Dir: dir})
+	eventually(t, "Health is up", func() bool { return r.Health().Connected })
+	seq := commit(t, r, "u00", `{"after":true}`)
+	w.until("the change after the restart", hasSeq(seq))
+	putNode(t, r, "n20")
+	w.until("the node after the restart", func(s registry.Snapshot) bool { return len(s.Nodes) == 21 })
+}
+
+func TestStartsWithoutEtcd(t *testing.T) {
+	t.Parallel()
+	dir := t.TempDir()
+	began := time.Now()
+	r := open(t, "unix://"+dir+"/client.sock", "f", impatient)
+	if took := time.Since(began); took > time.Second {
+		t.Errorf("New took %s", took)
+	}
+	if h := r.Health(); h.Connected || h.Error == "" {
+		t.Errorf("Health is %+v, want not connected, and why", h)
+	}
+	w := watch(t, r, nil)
+	w.silent(200 * time.Millisecond)
+	if _, err := r.List(t.Context(), registry.KindSite, "", 0); err == nil {
+		t.Error("List answered without etcd")
+	}
+	server(t, EmbeddedConfig{Dir: dir})
+	w.until("the first", func(registry.Snapshot) bool { return true })
+	if h := r.Health(); !h.Connected || h.Error != "" {
+		t.Errorf("Health is %+v, want connected", h)
+	}
+}
+
+func TestWatchListsAgainAfterCompaction(t *testing.T) {
+	t.Parallel()
+	direct := open(t, shared.ClientURL(), newFleet(), impatient)
+	p := newProxy(t, shared.ClientURL())
+	r := open(t, p.url(), direct.cfg.Fleet, impatient)
+	commit(t, direct, "stays", `{}`)
+	commit(t, direct, "goes", `{}`)
+	putNode(t, direct, "goes")
+	w := watch(t, r, nil)
+	w.until("the first", hasSeq(2))
+
+	p.cut()
+	eventually(t, "Health is down", func() bool { return !r.Health().Connected })
+	if err := direct.Remove(t.Context(), registry.NodeRef{Service: "io", ID: "goes"}); err != nil {
+		t.Fatal(err)
+	}
+	putNode(t, direct, "comes")
+	if _, err := direct.Commit(t.Context(), registry.Tx{Ops: []registry.Op{{Ref: registry.Ref{Kind: registry.KindUpstream, Name: "goes"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	seq := commit(t, direct, "comes", `{}`)
+	// The events of all this are compacted away before the watch can have them.
+	direct.rawPut(t, "/elsewhere", "")
+	resp, err := direct.client.Get(t.Context(), "/elsewhere")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := direct.client.Compact(t.Context(), resp.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
+		t.Fatal(err)
+	}
+	w.silent(100 * time.Millisecond)
+	p.open()
+	s := w.until("the state after", hasSeq(seq))
+	names := func() (out []string) {
+		for _, o := range s.Objects {
+			out = append(out, o.Name)
+		}
+		return out
+	}()
+	if !slices.Equal(names, []string{"comes", "stays"}) || len(s.Nodes) != 1 || s.Nodes[0].ID != "comes" || len(s.Tombstones) != 1 {
+		t.Errorf("after the compaction: objects %q, nodes %+v, tombstones %+v", names, s.Nodes, s.Tombstones)
+	}
+}
+
+func TestWatchNoticesSilence(t *testing.T) {
+	t.Parallel()
+	direct := open(t, shared.ClientURL(), newFleet(), impatient)
+	p := newProxy(t, shared.ClientURL())
+	r := open(t, p.url(), direct.cfg.Fleet, impatient)
+	w := watch(t, r, nil)
+	w.until("the first", hasSeq(0))
+	// Where nothing happens, the signs of life keep the watch.
+	w.silent(3 * impatient.silence)
+	if h := r.Health(); !h.Connected {
+		t.Errorf("Health of a calm registry is %+v", h)
+	}
+	p.freeze(true)
+	seq := commit(t, direct, "a", `{}`)
+	eventually(t, "Health is down though the connection stands", func() bool { return !r.Health().Connected })
+	p.cut()
+	p.freeze(false)
+	p.open()
+	w.until("what happened meanwhile", hasSeq(seq))
+}
+
+func TestReconcileMendsWhatAWatchMissed(t *testing.T) {
+	t.Parallel()
+	quick := impatient
+	quick.reconcile = 200 * time.Millisecond
+	r := open(t, shared.ClientURL(), newFleet(), quick)
+	commit(t, r, "a", `{}`)
+	w := watch(t, r, nil)
+	w.until("the first", hasSeq(1))
+	w.silent(5 * quick.reconcile) // listing again is no change
+	seq := commit(t, r, "b", `{}`)
+	w.until("a change after that", hasSeq(seq))
+
+	// An event that etcd lost is one that take never saw.
+	s := newState(r.keys)
+	f := mainFeed(s)
+	list := func() batch {
+		resp, err := r.client.Get(t.Context(), r.keys.state, clientv3.WithPrefix())
+		if err != nil {
+			t.Fatal(err)
+		}
+		return batch{feed: f, list: resp.Kvs}
+	}
+	f.take(list())
+	s.flush()
+	before := s.snapshot()
+	s.dirty = false
+	f.take(list())
+	if s.flush(); s.dirty {
+		t.Error("an equal list made a Snapshot")
+	}
+	commit(t, r, "c", `{}`)
+	if _, err := r.Commit(t.Context(), registry.Tx{Ops: []registry.Op{{Ref: registry.Ref{Kind: registry.KindUpstream, Name: "a"}}}}); err != nil {
+		t.Fatal(err)
+	}
+	f.take(list())
+	s.flush()
+	after := s.snapshot()
+	if len(before.Objects) != 2 || len(after.Objects) != 2 || after.Objects[0].Name != "b" || after.Objects[1].Name != "c" {
+		t.Errorf("before: %+v, after: %+v", before.Objects, after.Objects)
+	}
+}
+
+func TestWatchFollowsEndpoints(t *testing.T) {
+	t.Parallel()
+	r := open(t, shared.ClientURL(), newFleet(), impatient)
+	client, err := r.connect(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	target := "services/" + r.cfg.Fleet
+	service := registry.EndpointsService(target)
+	em, err := endpoints.NewManager(client, target)
+	if err != nil {
+		t.Fatal(err)
+	}
+	add := func(id string, ep endpoints.Endpoint) {
+		t.Helper()
+		if err := em.AddEndpoint(t.Context(), target+"/"+id, ep); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range 100 {
+		add(fmt.Sprintf("n%03d", i), endpoints.Endpoint{Addr: fmt.Sprintf("10.0.0.%d:80", i+1)})
+	}
+	add("named", endpoints.Endpoint{Addr: "host.example:80"})
+	client.Put(t.Context(), target+"-other/x", `{"Op":0,"Addr":"10.9.9.9:80"}`)
+
+	uses := func(o registry.Object) []string {
+		if string(o.Value) == `{"endpoints":true}` {
+			return []string{service}
+		}
+		return nil
+	}
+	w := watch(t, r, uses)
+	w.each = func(s registry.Snapshot) {
+		used := len(s.Objects) > 0 && len(uses(s.Objects[0])) > 0
+		if used && len(s.Nodes) < 100 {
+			t.Errorf("a Snapshot lacks nodes that it needs: %d", len(s.Nodes))
+		}
+		if !used && len(s.Nodes)+len(s.Problems) > 0 {
+			t.Errorf("a Snapshot has nodes that nothing uses: %d", len(s.Nodes))
+		}
+	}
+	w.until("the first", hasSeq(0))
+	seq := commit(t, r, "u", `{"endpoints":true}`)
+	s := w.until("the upstream and its nodes", hasSeq(seq))
+	if n := s.Nodes[0]; n.Service != service || n.ID != "n000" || n.HostPort() != "10.0.0.1:80" || n.Incarnation == "" {
+		t.Errorf("the first node is %+v", n)
+	}
+	if len(s.Problems) != 1 || s.Problems[0].Object != "node/"+service+"/named" {
+		t.Errorf("the host name is no Problem: %v", s.Problems)
+	}
+	add("zz", endpoints.Endpoint{Addr: "[fd00::1]:81", Metadata: map[string]any{"zone": "a", "n": 1.5, "b": true, "list": []int{1}}})
+	s = w.until("one more", func(s registry.Snapshot) bool { return len(s.Nodes) == 101 })
+	n := s.Nodes[100]
+	if n.HostPort() != "[fd00::1]:81" || len(n.Meta) != 3 || n.Meta["zone"] != "a" || n.Meta["n"] != "1.5" || n.Meta["b"] != "true" {
+		t.Errorf("the new node is %+v", n)
+	}
+	if listed, err := r.ListNodes(t.Context(), service); err != nil || len(listed) != 101 {
+		t.Errorf("ListNodes: %d, %v", len(listed), err)
+	}
+	if err := em.DeleteEndpoint(t.Context(), target+"/zz"); err != nil {
+		t.Fatal(err)
+	}
+	w.until("one less", func(s registry.Snapshot) bool { return len(s.Nodes) == 100 })
+	seq = commit(t, r, "u", `{"endpoints":false}`)
+	w.until("none any more", hasSeq(seq))
+	seq = commit(t, r, "u", `{"endpoints":true}`)
+	w.until("all again", hasSeq(seq))
+}
+
+func TestLeaseLostBetweenBeats(t *testing.T) {
+	t.Parallel()
+	r := open(t, shared.ClientURL(), newFleet(), impatient)
+	putNode(t, r, "n")
+	key := r.keys.node("io", "n")
+	lease := func() clientv3.LeaseID {
+		t.Helper()
+		resp, err := r.client.Get(t.Context(), key)
+		if err != nil || len(resp.Kvs) != 1 {
+			t.Fatalf("get %s: %v, %v", key, resp, err)
+		}
+		return clientv3.LeaseID(resp.Kvs[0].Lease)
+	}
+	first := lease()
+	putNode(t, r, "n")
+	if second := lease(); second != first {
+		t.Errorf("a beat took a new lease: %x, was %x", second, first)
+	}
+	// Somebody stored the same value without a lease: it would stay for ever.
+	resp, err := r.client.Get(t.Context(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.rawPut(t, key, string(resp.Kvs[0].Value))
+	putNode(t, r, "n")
+	if lease() == 0 {
+		t.Error("the beat left a node without a lease")
+	}
+	if alive, err := r.keepAlive(t.Context(), 12345); alive || err != nil {
+		t.Errorf("keep-alive of a lease that is gone: %v, %v", alive, err)
+	}
+}
+
+func TestDamagedHead(t *testing.T) {
+	t.Parallel()
+	r := open(t, shared.ClientURL(), newFleet(), impatient)
+	commit(t, r, "a", `{}`)
+	w := watch(t, r, nil)
+	w.until("the first", hasSeq(1))
+	r.rawPut(t, r.keys.head, "garbage")
+	s := w.until("a Problem", func(s registry.Snapshot) bool { return len(s.Problems) == 1 })
+	if s.Seq != 1 || len(s.Objects) != 1 {
+		t.Errorf("what is known did not stand: %+v", s)
+	}
+	if _, err := r.Commit(t.Context(), registry.Tx{Ops: []registry.Op{{
+		Ref: registry.Ref{Kind: registry.KindSite, Name: "b"}, Value: []byte(`{}`),
+	}}}); err == nil {
+		t.Error("a commit was numbered without a head")
+	}
+	r.rawPut(t, r.keys.head, `{"v":1,"seq":1}`)
+	w.until("no Problem", func(s registry.Snapshot) bool { return len(s.Problems) == 0 })
+	if seq := commit(t, r, "b", `{}`); seq != 2 {
+		t.Errorf("the next commit is %d, want 2", seq)
+	}
+}

@@ -1,0 +1,109 @@
+package registrytest
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/registry"
+)
+
+func historyTests() []test {
+	return []test{
+		{"holds before and after", historyEntries},
+		{"holds no secret", historySecrets},
+		{"is trimmed", historyTrimmed},
+	}
+}
+
+func changes(t *testing.T, e *env) []registry.Change {
+	t.Helper()
+	var out []registry.Change
+	for _, o := range e.list(t, registry.KindHistory) {
+		var c registry.Change
+		if err := json.Unmarshal(o.Value, &c); err != nil {
+			t.Fatalf("history %s: %v", o.Name, err)
+		}
+		if o.Name != registry.HistoryName(c.Seq) || o.Seq != c.Seq {
+			t.Errorf("entry %s (seq %d) is about seq %d", o.Name, o.Seq, c.Seq)
+		}
+		out = append(out, c)
+	}
+	return out
+}
+
+func historyEntries(t *testing.T, e *env) {
+	began := time.Now()
+	e.commit(t, write(site("a"), `{"x":1}`), write(site("b"), `{}`))
+	e.commit(t, write(site("a"), `{"x":2}`), write(site("b"), `{}`))
+	e.commit(t, erase(site("a")))
+	want := [][]registry.ObjectChanged{
+		{
+			{Kind: registry.KindSite, Name: "a", After: json.RawMessage(`{"x":1}`)},
+			{Kind: registry.KindSite, Name: "b", After: json.RawMessage(`{}`)},
+		},
+		{{Kind: registry.KindSite, Name: "a", Before: json.RawMessage(`{"x":1}`), After: json.RawMessage(`{"x":2}`)}},
+		{{Kind: registry.KindSite, Name: "a", Before: json.RawMessage(`{"x":2}`)}},
+	}
+	got := changes(t, e)
+	if len(got) != len(want) {
+		t.Fatalf("there are %d entries, want %d", len(got), len(want))
+	}
+	for i, c := range got {
+		if c.Seq != registry.Seq(i+1) || c.Author != "tester" || c.Reason != t.Name() {
+			t.Errorf("entry %d is %+v", i, c)
+		}
+		if c.At.Before(began.Add(-time.Second)) || c.At.After(time.Now().Add(time.Second)) {
+			t.Errorf("entry %d is of %s, it is now %s", i, c.At, time.Now())
+		}
+		if len(c.Changes) != len(want[i]) {
+			t.Errorf("entry %d has %+v, want %+v", i, c.Changes, want[i])
+			continue
+		}
+		for j, o := range c.Changes {
+			w := want[i][j]
+			if o.Kind != w.Kind || o.Name != w.Name || string(o.Before) != string(w.Before) || string(o.After) != string(w.After) {
+				t.Errorf("entry %d, change %d is %s/%s %s → %s, want %s → %s", i, j, o.Kind, o.Name, o.Before, o.After, w.Before, w.After)
+			}
+		}
+	}
+	page, err := e.Two.List(e.ctx, registry.KindHistory, registry.HistoryName(2), 1)
+	if err != nil || len(page.Objects) != 1 || page.Objects[0].Seq != 2 || page.Next != registry.HistoryName(3) {
+		t.Errorf("the page from seq 2: %+v, %v", page, err)
+	}
+}
+
+func historySecrets(t *testing.T, e *env) {
+	const key = "PRIVATE"
+	e.commit(t, write(secret("k"), `{"pem":%q}`, key))
+	e.commit(t, write(secret("k"), `{"pem":%q}`, key+"2"))
+	e.commit(t, erase(secret("k")))
+	for _, o := range e.list(t, registry.KindHistory) {
+		if strings.Contains(string(o.Value), key) {
+			t.Errorf("the history holds the secret: %s", o.Value)
+		}
+	}
+	for _, c := range changes(t, e) {
+		if len(c.Changes) != 1 || c.Changes[0].Kind != registry.KindSecret || c.Changes[0].Name != "k" {
+			t.Errorf("the history does not name the secret: %+v", c)
+		}
+	}
+	if o := e.list(t, registry.KindHistory); len(o) != 3 {
+		t.Errorf("there are %d entries, want 3", len(o))
+	}
+}
+
+func historyTrimmed(t *testing.T, e *env) {
+	const extra = 3
+	for i := range registry.MaxHistory + extra {
+		e.commit(t, write(site("a"), `{"i":%d}`, i))
+	}
+	page, err := e.Two.List(e.ctx, registry.KindHistory, "", 1)
+	if err != nil || len(page.Objects) != 1 || page.Objects[0].Seq != extra+1 {
+		t.Errorf("the oldest entry is %+v (%v), want seq %d", page.Objects, err, extra+1)
+	}
+	if all := e.list(t, registry.KindHistory); len(all) != registry.MaxHistory {
+		t.Errorf("there are %d entries, want %d", len(all), registry.MaxHistory)
+	}
+}
