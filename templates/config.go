@@ -87,7 +87,7 @@ type Site struct {
 	// RedirectPort, when set, is the https port to which the sockets without TLS redirect.
 	RedirectPort int
 	RealIP       *RealIP
-	AccessLog    string // absolute path; empty for none
+	AccessLog    string // path, absolute with HTTPOnly, else below nginx's prefix; empty for none
 	Routes       []Route
 }
 

@@ -171,5 +171,9 @@ func (b *builder) accessLog(object, path string) token {
 	if path == "" {
 		return "off"
 	}
-	return value(b, object, "access log", absolute, path) + " sluice_json buffer=64k flush=1s"
+	write := quote // relative to nginx's prefix, which is ours
+	if b.cfg.HTTPOnly {
+		write = absolute
+	}
+	return value(b, object, "access log", write, path) + " sluice_json buffer=64k flush=1s"
 }
