@@ -1,0 +1,76 @@
+package api
+
+import (
+	"context"
+	"crypto/x509"
+	"encoding/pem"
+	"time"
+
+	"sluice/controlplane/spec"
+	"sluice/registry"
+)
+
+func certificateRef(name string) registry.Ref {
+	return registry.Ref{Kind: registry.KindCertificate, Name: name}
+}
+
+// ListCertificates implements StrictServerInterface.
+func (s *Server) ListCertificates(ctx context.Context, r ListCertificatesRequestObject) (ListCertificatesResponseObject, error) {
+	p, err := list[spec.Certificate](ctx, s, registry.KindCertificate, r.Params.From, r.Params.Limit)
+	if err != nil {
+		return nil, err
+	}
+	items := each(p.items, namedCertificate)
+	return ListCertificates200JSONResponse{Items: items, Next: p.next, Seq: p.seq}, nil
+}
+
+// GetCertificate implements StrictServerInterface.
+func (s *Server) GetCertificate(ctx context.Context, r GetCertificateRequestObject) (GetCertificateResponseObject, error) {
+	object, seq, err := get[spec.Certificate](ctx, s, certificateRef(r.Name))
+	if err != nil {
+		return nil, err
+	}
+	return GetCertificate200JSONResponse{Body: object, Headers: GetCertificate200ResponseHeaders{ETag: etag(seq)}}, nil
+}
+
+// PutCertificate implements StrictServerInterface.
+func (s *Server) PutCertificate(ctx context.Context, r PutCertificateRequestObject) (PutCertificateResponseObject, error) {
+	done, err := s.put(ctx, certificateRef(r.Name), spec.CheckName(r.Name), *r.Body,
+		putting{r.Params.IfMatch, r.Params.IfNoneMatch, r.Params.XChangeReason})
+	if err != nil {
+		return nil, err
+	}
+	stored := *r.Body
+	if stored.Key != "" {
+		stored.Key, stored.KeySHA256 = "", spec.KeyHash(stored.Key)
+	}
+	if done.action == Created {
+		return PutCertificate201JSONResponse{Body: stored, Headers: PutCertificate201ResponseHeaders{ETag: etag(done.seq)}}, nil
+	}
+	return PutCertificate200JSONResponse{Body: stored, Headers: PutCertificate200ResponseHeaders{ETag: etag(done.seq)}}, nil
+}
+
+// DeleteCertificate implements StrictServerInterface.
+func (s *Server) DeleteCertificate(ctx context.Context, r DeleteCertificateRequestObject) (DeleteCertificateResponseObject, error) {
+	if err := s.remove(ctx, certificateRef(r.Name), r.Params.IfMatch, r.Params.XChangeReason); err != nil {
+		return nil, err
+	}
+	return DeleteCertificate204Response{}, nil
+}
+
+func namedCertificate(n named[spec.Certificate]) NamedCertificate {
+	return NamedCertificate{Name: n.Name, Seq: n.Seq, Spec: n.Spec, NotAfter: notAfter(n.Spec.Chain)}
+}
+
+// notAfter returns when the first certificate of a chain expires, or the zero time.
+func notAfter(chain string) time.Time {
+	block, _ := pem.Decode([]byte(chain))
+	if block == nil {
+		return time.Time{}
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return time.Time{}
+	}
+	return cert.NotAfter
+}

@@ -1,0 +1,127 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"strings"
+
+	"sluice/controlplane/spec"
+	"sluice/registry"
+)
+
+// check looks at the state as it would be after a change: whether what the edited objects name is there, whether what is
+// deleted is still named, and whether sites contradict each other.
+func (s *Server) check(ctx context.Context, p plan, after registry.View) error {
+	if err := s.checkDropped(ctx, p, after); err != nil {
+		return err
+	}
+	var missing []spec.FieldError
+	sites := map[string]edit{}
+	for _, e := range p.edits {
+		var errs []spec.FieldError
+		var err error
+		switch object := e.object.(type) {
+		case spec.Site:
+			sites[e.Name] = e
+			errs, err = s.checkReferences(ctx, object, after)
+		case spec.Certificate:
+			errs, err = s.checkStoredKey(ctx, object, after)
+		case nil:
+			err = s.checkUnused(ctx, e.Ref, after)
+		}
+		if err != nil {
+			return err
+		}
+		missing = append(missing, e.fields(errs)...)
+	}
+	if err := invalid(missing); err != nil {
+		return err
+	}
+	return s.checkSockets(ctx, sites, after)
+}
+
+func (s *Server) checkReferences(ctx context.Context, site spec.Site, after registry.View) ([]spec.FieldError, error) {
+	var missing []spec.FieldError
+	for _, r := range site.References() {
+		_, err := after.Get(ctx, target(r))
+		if errors.Is(err, registry.ErrNotFound) {
+			missing = append(missing, r.Missing())
+		} else if err != nil {
+			return nil, s.fault(err)
+		}
+	}
+	return missing, nil
+}
+
+func target(r spec.Reference) registry.Ref {
+	if r.Certificate {
+		return registry.Ref{Kind: registry.KindCertificate, Name: r.Name}
+	}
+	return registry.Ref{Kind: registry.KindUpstream, Name: r.Name}
+}
+
+// checkUnused refuses to delete what a site names.
+func (s *Server) checkUnused(ctx context.Context, gone registry.Ref, after registry.View) error {
+	if gone.Kind != registry.KindUpstream && gone.Kind != registry.KindCertificate {
+		return nil
+	}
+	objects, err := after.List(ctx, registry.KindSite)
+	if err != nil {
+		return s.fault(err)
+	}
+	var users []string
+	for _, o := range objects {
+		site, err := spec.Decode[spec.Site](o.Value)
+		if err != nil {
+			continue // a site that cannot be decoded is served as it last was good, or not at all
+		}
+		for _, r := range site.References() {
+			if target(r) == gone {
+				users = append(users, o.Ref().String())
+				break
+			}
+		}
+	}
+	if len(users) > 0 {
+		return problemf(http.StatusConflict, "%s is used by %s: change or delete that first", gone, strings.Join(users, ", "))
+	}
+	return nil
+}
+
+// checkSockets looks whether the edited sites contradict others, or each other. Contradictions between sites that are
+// not edited are no reason to refuse.
+func (s *Server) checkSockets(ctx context.Context, edited map[string]edit, after registry.View) error {
+	if len(edited) == 0 {
+		return nil
+	}
+	objects, err := after.List(ctx, registry.KindSite)
+	if err != nil {
+		return s.fault(err)
+	}
+	var sockets spec.Sockets
+	for _, o := range objects {
+		if _, ok := edited[o.Name]; ok {
+			continue
+		}
+		if site, err := spec.Decode[spec.Site](o.Value); err == nil {
+			sockets.Add(o.Name, site)
+		}
+	}
+	var clashes []spec.FieldError
+	for _, o := range objects {
+		e, ok := edited[o.Name]
+		if !ok {
+			continue
+		}
+		if site, ok := e.object.(spec.Site); ok {
+			clashes = append(clashes, e.fields(sockets.Add(o.Name, site))...)
+		}
+	}
+	if len(clashes) == 0 {
+		return nil
+	}
+	p := newProblem(http.StatusConflict, "sites contradict each other")
+	p.Errors = clashes
+	return p
+}

@@ -1,0 +1,53 @@
+package api_test
+
+import (
+	"context"
+	"sync/atomic"
+	"time"
+
+	"sluice/controlplane"
+	"sluice/registry"
+)
+
+// fakeLocal is the gateway of the instance under test.
+type fakeLocal struct {
+	status  atomic.Pointer[controlplane.Status]
+	retries atomic.Int32
+}
+
+func newLocal(name string) *fakeLocal {
+	l := &fakeLocal{}
+	l.status.Store(&controlplane.Status{
+		Gateway: name, Group: "default", Version: "test", Phase: controlplane.InStep, RevisionLive: "abc",
+		Registry: controlplane.RegistryHealth{Connected: true, Since: time.Now()},
+		Nginx: controlplane.Live{Running: true, PID: 1, Binary: "/usr/sbin/nginx", Version: "1.22.1", Since: time.Now(),
+			Generations: []controlplane.Generation{{Number: 1, Since: time.Now(), Workers: []controlplane.Worker{{PID: 2, Memory: 3, Sockets: 4}}}}},
+	})
+	return l
+}
+
+func (l *fakeLocal) Status(context.Context) controlplane.Status { return *l.status.Load() }
+func (l *fakeLocal) Retry()                                     { l.retries.Add(1) }
+
+// brokenRegistry fails in all that it is asked.
+type brokenRegistry struct {
+	registry.Registry
+	err       error
+	connected bool
+}
+
+func (b brokenRegistry) List(context.Context, registry.Kind, string, int) (registry.Page, error) {
+	return registry.Page{}, b.err
+}
+
+func (b brokenRegistry) Get(context.Context, registry.Ref) (registry.Object, error) {
+	return registry.Object{}, b.err
+}
+
+func (b brokenRegistry) ListNodes(context.Context, string) ([]registry.Node, error) {
+	return nil, b.err
+}
+
+func (b brokenRegistry) Put(context.Context, registry.Node, time.Duration) error { return b.err }
+
+func (b brokenRegistry) Health() registry.Health { return registry.Health{Connected: b.connected} }

@@ -1,0 +1,65 @@
+package api
+
+import (
+	"context"
+	"errors"
+	"net/http"
+	"slices"
+	"strings"
+
+	"sluice/controlplane"
+	"sluice/controlplane/spec"
+	"sluice/registry"
+)
+
+// ListGateways implements StrictServerInterface.
+func (s *Server) ListGateways(ctx context.Context, _ ListGatewaysRequestObject) (ListGatewaysResponseObject, error) {
+	page, err := s.registry.List(ctx, registry.KindGateway, "", 0)
+	if err != nil {
+		return nil, s.fault(err)
+	}
+	own := s.local.Status(ctx)
+	items := []Status{own} // fresher than its report
+	for _, o := range page.Objects {
+		if o.Name == own.Gateway {
+			continue
+		}
+		status, err := spec.Decode[controlplane.Status](o.Value)
+		if err != nil {
+			s.log.Warn("a gateway's report cannot be decoded", "gateway", o.Name, "error", err)
+			continue
+		}
+		items = append(items, status)
+	}
+	slices.SortFunc(items, func(a, b Status) int { return strings.Compare(a.Gateway, b.Gateway) })
+	return ListGateways200JSONResponse{Items: items}, nil
+}
+
+// GetGateway implements StrictServerInterface.
+func (s *Server) GetGateway(ctx context.Context, r GetGatewayRequestObject) (GetGatewayResponseObject, error) {
+	if own := s.local.Status(ctx); own.Gateway == r.Name {
+		return GetGateway200JSONResponse(own), nil
+	}
+	status, _, err := get[controlplane.Status](ctx, s, registry.Ref{Kind: registry.KindGateway, Name: r.Name})
+	if errors.Is(err, registry.ErrNotFound) {
+		return nil, problemf(http.StatusNotFound, "gateway %q has not reported lately: GET /v1/gateways lists those that have", r.Name)
+	}
+	return GetGateway200JSONResponse(status), err
+}
+
+// GetSelf implements StrictServerInterface.
+func (s *Server) GetSelf(ctx context.Context, _ GetSelfRequestObject) (GetSelfResponseObject, error) {
+	return GetSelf200JSONResponse(s.local.Status(ctx)), nil
+}
+
+// RetryGateway implements StrictServerInterface.
+func (s *Server) RetryGateway(ctx context.Context, r RetryGatewayRequestObject) (RetryGatewayResponseObject, error) {
+	if own := s.local.Status(ctx).Gateway; own != r.Name {
+		if _, err := s.GetGateway(ctx, GetGatewayRequestObject(r)); err != nil {
+			return nil, err
+		}
+		return nil, problemf(http.StatusConflict, "this instance keeps gateway %q: ask the instance beside gateway %q", own, r.Name)
+	}
+	s.local.Retry()
+	return RetryGateway202Response{}, nil
+}

@@ -1,0 +1,130 @@
+package api
+
+import (
+	"context"
+	"crypto/sha256"
+	"crypto/subtle"
+	"net"
+	"net/http"
+	"net/netip"
+	"runtime/debug"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/labstack/echo/v4"
+)
+
+const (
+	// maxBody covers the largest change that a registry takes, with room for JSON that is indented.
+	maxBody = 1 << 20
+	// maxTime is for one request; the registry's own limits are shorter, except for lists.
+	maxTime = 20 * time.Second
+)
+
+// Authors, for the history. There is one token: who shows it is known no further.
+const (
+	anonymous   = "anonymous"
+	tokenBearer = "token"
+)
+
+type authorKey struct{}
+
+func author(ctx context.Context) string {
+	name, _ := ctx.Value(authorKey{}).(string)
+	return name
+}
+
+// guard stands before everything: it lets in who may come in, limits what they may send, and catches panics.
+func (s *Server) guard(next http.Handler) http.Handler {
+	crossOrigin := http.NewCrossOriginProtection()
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		defer s.recover(w, r)
+		h := w.Header()
+		h.Set("X-Content-Type-Options", "nosniff")
+		h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+		h.Set("Referrer-Policy", "no-referrer")
+		h.Set("Cache-Control", "no-store")
+
+		// A page of another site can make a browser on this machine send requests: under its own name, pointed at us
+		// (DNS rebinding), or across origins.
+		if s.token == "" && !loopback(r.Host) {
+			problemf(http.StatusForbidden, "without a token the API answers only requests to a loopback address, not to %q: use 127.0.0.1 or localhost", r.Host).write(w)
+			return
+		}
+		if err := crossOrigin.Check(r); err != nil {
+			newProblem(http.StatusForbidden, "the request comes from a page of another origin: "+err.Error()).write(w)
+			return
+		}
+		ctx, cancel := context.WithTimeout(r.Context(), maxTime)
+		defer cancel()
+		who := anonymous
+		if s.token != "" && strings.HasPrefix(r.URL.Path, "/v1") {
+			if !s.authorized(r) {
+				newProblem(http.StatusUnauthorized, "send the header Authorization: Bearer TOKEN with the token of this instance").write(w)
+				return
+			}
+			who = tokenBearer
+		}
+		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, authorKey{}, who)))
+	})
+}
+
+// authorized compares hashes, so that neither the token's text nor its length shows in the time that it takes.
+func (s *Server) authorized(r *http.Request) bool {
+	scheme, shown, _ := strings.Cut(r.Header.Get("Authorization"), " ")
+	want, have := sha256.Sum256([]byte(s.token)), sha256.Sum256([]byte(strings.TrimSpace(shown)))
+	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(want[:], have[:]) == 1
+}
+
+func (s *Server) recover(w http.ResponseWriter, r *http.Request) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v == http.ErrAbortHandler { //nolint:errorlint // net/http compares it like this, too
+		panic(v)
+	}
+	s.log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
+	p, _ := asProblem(nil)
+	p.write(w)
+}
+
+func loopback(host string) bool {
+	if name, _, err := net.SplitHostPort(host); err == nil {
+		host = name
+	}
+	if host == "localhost" {
+		return true
+	}
+	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	return err == nil && addr.Unmap().IsLoopback()
+}
+
+// queryParameters are those that each operation knows.
+var queryParameters = map[string][]string{
+	"GET /v1/upstreams":                      {"from", "limit"},
+	"GET /v1/sites":                          {"from", "limit"},
+	"GET /v1/certificates":                   {"from", "limit"},
+	"GET /v1/overrides":                      {"from", "limit"},
+	"POST /v1/apply":                         {"dryRun"},
+	"GET /v1/nodes":                          {"service"},
+	"DELETE /v1/services/:service/nodes/:id": {"incarnation"},
+}
+
+// checkQuery refuses query parameters that an operation does not know: ?dryrun=true must not apply.
+func checkQuery(next echo.HandlerFunc) echo.HandlerFunc {
+	return func(c echo.Context) error {
+		known := queryParameters[c.Request().Method+" "+c.Path()]
+		for name := range c.QueryParams() {
+			if !slices.Contains(known, name) {
+				if len(known) == 0 {
+					return problemf(http.StatusBadRequest, "unknown query parameter %q: there are none here", name)
+				}
+				return problemf(http.StatusBadRequest, "unknown query parameter %q: there is %s", name, strings.Join(known, ", "))
+			}
+		}
+		return next(c)
+	}
+}

@@ -1,0 +1,113 @@
+package api
+
+import (
+	"context"
+	"net/http"
+
+	"sluice/controlplane/spec"
+	"sluice/registry"
+)
+
+// maxPage is the most objects of one list, and the default.
+const maxPage = 1000
+
+// named is one object of a list. The generated types of each kind convert from it.
+type named[T any] struct {
+	Name string
+	Seq  registry.Seq
+	Spec T
+}
+
+// page is a part of a list.
+type page[T any] struct {
+	items []named[T]
+	next  string
+	seq   registry.Seq
+}
+
+// list returns a part of the objects of a kind. Those that cannot be decoded are left out; the gateways report them.
+func list[T any](ctx context.Context, s *Server, kind registry.Kind, from string, limit int) (page[T], error) {
+	if limit == 0 {
+		limit = maxPage
+	}
+	if limit < 1 || limit > maxPage {
+		return page[T]{}, problemf(http.StatusBadRequest, "limit must be between 1 and %d", maxPage)
+	}
+	got, err := s.registry.List(ctx, kind, from, limit)
+	if err != nil {
+		return page[T]{}, s.fault(err)
+	}
+	out := page[T]{next: got.Next, seq: got.Seq}
+	for _, o := range got.Objects {
+		object, err := spec.Decode[T](o.Value)
+		if err != nil {
+			s.log.Warn("an object was left out of a list", "object", o.Ref().String(), "error", err)
+			continue
+		}
+		out.items = append(out.items, named[T]{o.Name, o.Seq, object})
+	}
+	return out, nil
+}
+
+// each converts the items of a page; it never returns nil, which JSON would write as null.
+func each[T, U any](items []named[T], convert func(named[T]) U) []U {
+	out := make([]U, 0, len(items))
+	for _, item := range items {
+		out = append(out, convert(item))
+	}
+	return out
+}
+
+// get returns one object and its Seq.
+func get[T any](ctx context.Context, s *Server, ref registry.Ref) (T, registry.Seq, error) {
+	var zero T
+	o, err := s.registry.Get(ctx, ref)
+	if err != nil {
+		return zero, 0, s.fault(err)
+	}
+	object, err := spec.Decode[T](o.Value)
+	if err != nil {
+		return zero, 0, problemf(http.StatusInternalServerError, "%s cannot be decoded: write it anew, or delete it", ref)
+	}
+	return object, o.Seq, nil
+}
+
+// object is a type of the desired state.
+type object interface{ Validate() []spec.FieldError }
+
+// putting is what a PUT says besides the object.
+type putting struct {
+	ifMatch, ifNoneMatch, reason string
+}
+
+// put writes one object. errs are what is wrong with its name.
+func (s *Server) put(ctx context.Context, ref registry.Ref, errs []spec.FieldError, o object, p putting) (result, error) {
+	if err := invalid(append(errs, o.Validate()...)); err != nil {
+		return result{}, err
+	}
+	when, err := parsePrecondition(p.ifMatch, p.ifNoneMatch)
+	if err != nil {
+		return result{}, err
+	}
+	out, err := s.change(ctx, change{edits: []edit{{Ref: ref, object: o, when: when}}, reason: p.reason})
+	if err != nil {
+		return result{}, err
+	}
+	return out.results[0], nil
+}
+
+// remove deletes one object.
+func (s *Server) remove(ctx context.Context, ref registry.Ref, ifMatch, reason string) error {
+	when, err := parsePrecondition(ifMatch, "")
+	if err != nil {
+		return err
+	}
+	out, err := s.change(ctx, change{edits: []edit{{Ref: ref, when: when}}, reason: reason})
+	if err != nil {
+		return err
+	}
+	if !out.results[0].gone {
+		return problemf(http.StatusNotFound, "%s does not exist", ref)
+	}
+	return nil
+}

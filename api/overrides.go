@@ -1,0 +1,65 @@
+package api
+
+import (
+	"context"
+	"fmt"
+
+	"sluice/controlplane/spec"
+	"sluice/registry"
+)
+
+func overrideRef(service, id string) registry.Ref {
+	return registry.Ref{Kind: registry.KindOverride, Name: service + "/" + id}
+}
+
+// checkNode returns what is wrong with the name of a node. The two parts must be those that the name is split into again.
+func checkNode(service, id string) []spec.FieldError {
+	name := service + "/" + id
+	if errs := spec.CheckNode(name); errs != nil {
+		return errs
+	}
+	if s, i, _ := spec.SplitNode(name); s != service || i != id {
+		return []spec.FieldError{{Message: fmt.Sprintf("%q is ambiguous: an id of a service of endpoints has no slash", name)}}
+	}
+	return nil
+}
+
+// ListOverrides implements StrictServerInterface.
+func (s *Server) ListOverrides(ctx context.Context, r ListOverridesRequestObject) (ListOverridesResponseObject, error) {
+	p, err := list[spec.Override](ctx, s, registry.KindOverride, r.Params.From, r.Params.Limit)
+	if err != nil {
+		return nil, err
+	}
+	items := each(p.items, func(n named[spec.Override]) NamedOverride { return NamedOverride(n) })
+	return ListOverrides200JSONResponse{Items: items, Next: p.next, Seq: p.seq}, nil
+}
+
+// GetOverride implements StrictServerInterface.
+func (s *Server) GetOverride(ctx context.Context, r GetOverrideRequestObject) (GetOverrideResponseObject, error) {
+	object, seq, err := get[spec.Override](ctx, s, overrideRef(r.Service, r.ID))
+	if err != nil {
+		return nil, err
+	}
+	return GetOverride200JSONResponse{Body: object, Headers: GetOverride200ResponseHeaders{ETag: etag(seq)}}, nil
+}
+
+// PutOverride implements StrictServerInterface.
+func (s *Server) PutOverride(ctx context.Context, r PutOverrideRequestObject) (PutOverrideResponseObject, error) {
+	done, err := s.put(ctx, overrideRef(r.Service, r.ID), checkNode(r.Service, r.ID), *r.Body,
+		putting{r.Params.IfMatch, r.Params.IfNoneMatch, r.Params.XChangeReason})
+	if err != nil {
+		return nil, err
+	}
+	if done.action == Created {
+		return PutOverride201JSONResponse{Body: *r.Body, Headers: PutOverride201ResponseHeaders{ETag: etag(done.seq)}}, nil
+	}
+	return PutOverride200JSONResponse{Body: *r.Body, Headers: PutOverride200ResponseHeaders{ETag: etag(done.seq)}}, nil
+}
+
+// DeleteOverride implements StrictServerInterface.
+func (s *Server) DeleteOverride(ctx context.Context, r DeleteOverrideRequestObject) (DeleteOverrideResponseObject, error) {
+	if err := s.remove(ctx, overrideRef(r.Service, r.ID), r.Params.IfMatch, r.Params.XChangeReason); err != nil {
+		return nil, err
+	}
+	return DeleteOverride204Response{}, nil
+}

@@ -1,0 +1,110 @@
+// Package api is the REST API: the server that ops and nodes talk to, and the client that the command line uses. The
+// contract is openapi.yaml, from which openapi.gen.go is generated.
+package api
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/labstack/echo/v4"
+
+	"sluice/controlplane"
+	"sluice/registry"
+)
+
+// Registry is what the API needs of a registry.
+type Registry interface {
+	registry.Store
+	registry.Nodes
+	Health() registry.Health
+	MinTTL() time.Duration
+}
+
+// Local is the gateway that this instance keeps.
+type Local interface {
+	Status(ctx context.Context) controlplane.Status
+	Retry() // tries at once what failed or waits; does not block
+}
+
+// Options are the parts of a Server.
+type Options struct {
+	Registry Registry
+	Local    Local
+	// Token is what callers must show. Without one, only requests to a loopback address are answered.
+	Token  string
+	Logger *slog.Logger
+}
+
+// Server answers the API.
+type Server struct {
+	registry Registry
+	local    Local
+	log      *slog.Logger
+	token    string
+	handler  http.Handler
+}
+
+var _ StrictServerInterface = (*Server)(nil)
+
+// New returns a Server.
+func New(o Options) (*Server, error) {
+	if o.Registry == nil || o.Local == nil || o.Logger == nil {
+		return nil, errors.New("the API needs a registry, a gateway and a logger")
+	}
+	s := &Server{registry: o.Registry, local: o.Local, log: o.Logger, token: o.Token}
+	e := echo.New()
+	e.Binder = binder{}
+	e.HTTPErrorHandler = s.answerError
+	e.Use(checkQuery)
+	RegisterHandlers(e, NewStrictHandler(s, nil))
+	s.handler = s.guard(e)
+	return s, nil
+}
+
+// ServeHTTP implements http.Handler.
+func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// answerError is where every error of a handler ends.
+func (s *Server) answerError(err error, c echo.Context) {
+	if c.Response().Committed {
+		return
+	}
+	p, internal := asProblem(err)
+	if e, ok := errors.AsType[*echo.HTTPError](err); ok {
+		p, internal = routingProblem(e, c.Request()), false
+	}
+	if internal {
+		s.log.Error("request failed", "method", c.Request().Method, "path", c.Request().URL.Path, "error", err)
+	}
+	p.write(c.Response())
+}
+
+// routingProblem is what echo and the generated code say before a handler is called.
+func routingProblem(e *echo.HTTPError, r *http.Request) *Problem {
+	switch e.Code {
+	case http.StatusNotFound:
+		return problemf(e.Code, "there is nothing at %s: /openapi.yaml lists what there is", r.URL.Path)
+	case http.StatusMethodNotAllowed:
+		return problemf(e.Code, "%s is not possible at %s: /openapi.yaml lists what is", r.Method, r.URL.Path)
+	default:
+		return newProblem(e.Code, fmt.Sprint(e.Message))
+	}
+}
+
+// fault marks an error that the registry returned, unless it is one of its answers.
+func (s *Server) fault(err error) error {
+	if err == nil || errors.Is(err, registry.ErrNotFound) {
+		return err
+	}
+	for _, answer := range []any{new(*Problem), new(*registry.ConflictError), new(*registry.TooLargeError), new(*registryError)} {
+		if errors.As(err, answer) {
+			return err
+		}
+	}
+	away := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || !s.registry.Health().Connected
+	return &registryError{err, away}
+}

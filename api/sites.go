@@ -1,0 +1,52 @@
+package api
+
+import (
+	"context"
+
+	"sluice/controlplane/spec"
+	"sluice/registry"
+)
+
+func siteRef(name string) registry.Ref {
+	return registry.Ref{Kind: registry.KindSite, Name: name}
+}
+
+// ListSites implements StrictServerInterface.
+func (s *Server) ListSites(ctx context.Context, r ListSitesRequestObject) (ListSitesResponseObject, error) {
+	p, err := list[spec.Site](ctx, s, registry.KindSite, r.Params.From, r.Params.Limit)
+	if err != nil {
+		return nil, err
+	}
+	items := each(p.items, func(n named[spec.Site]) NamedSite { return NamedSite(n) })
+	return ListSites200JSONResponse{Items: items, Next: p.next, Seq: p.seq}, nil
+}
+
+// GetSite implements StrictServerInterface.
+func (s *Server) GetSite(ctx context.Context, r GetSiteRequestObject) (GetSiteResponseObject, error) {
+	object, seq, err := get[spec.Site](ctx, s, siteRef(r.Name))
+	if err != nil {
+		return nil, err
+	}
+	return GetSite200JSONResponse{Body: object, Headers: GetSite200ResponseHeaders{ETag: etag(seq)}}, nil
+}
+
+// PutSite implements StrictServerInterface.
+func (s *Server) PutSite(ctx context.Context, r PutSiteRequestObject) (PutSiteResponseObject, error) {
+	done, err := s.put(ctx, siteRef(r.Name), spec.CheckName(r.Name), *r.Body,
+		putting{r.Params.IfMatch, r.Params.IfNoneMatch, r.Params.XChangeReason})
+	if err != nil {
+		return nil, err
+	}
+	if done.action == Created {
+		return PutSite201JSONResponse{Body: *r.Body, Headers: PutSite201ResponseHeaders{ETag: etag(done.seq)}}, nil
+	}
+	return PutSite200JSONResponse{Body: *r.Body, Headers: PutSite200ResponseHeaders{ETag: etag(done.seq)}}, nil
+}
+
+// DeleteSite implements StrictServerInterface.
+func (s *Server) DeleteSite(ctx context.Context, r DeleteSiteRequestObject) (DeleteSiteResponseObject, error) {
+	if err := s.remove(ctx, siteRef(r.Name), r.Params.IfMatch, r.Params.XChangeReason); err != nil {
+		return nil, err
+	}
+	return DeleteSite204Response{}, nil
+}

@@ -1,0 +1,52 @@
+package api
+
+import (
+	"context"
+
+	"sluice/controlplane/spec"
+	"sluice/registry"
+)
+
+func upstreamRef(name string) registry.Ref {
+	return registry.Ref{Kind: registry.KindUpstream, Name: name}
+}
+
+// ListUpstreams implements StrictServerInterface.
+func (s *Server) ListUpstreams(ctx context.Context, r ListUpstreamsRequestObject) (ListUpstreamsResponseObject, error) {
+	p, err := list[spec.Upstream](ctx, s, registry.KindUpstream, r.Params.From, r.Params.Limit)
+	if err != nil {
+		return nil, err
+	}
+	items := each(p.items, func(n named[spec.Upstream]) NamedUpstream { return NamedUpstream(n) })
+	return ListUpstreams200JSONResponse{Items: items, Next: p.next, Seq: p.seq}, nil
+}
+
+// GetUpstream implements StrictServerInterface.
+func (s *Server) GetUpstream(ctx context.Context, r GetUpstreamRequestObject) (GetUpstreamResponseObject, error) {
+	object, seq, err := get[spec.Upstream](ctx, s, upstreamRef(r.Name))
+	if err != nil {
+		return nil, err
+	}
+	return GetUpstream200JSONResponse{Body: object, Headers: GetUpstream200ResponseHeaders{ETag: etag(seq)}}, nil
+}
+
+// PutUpstream implements StrictServerInterface.
+func (s *Server) PutUpstream(ctx context.Context, r PutUpstreamRequestObject) (PutUpstreamResponseObject, error) {
+	done, err := s.put(ctx, upstreamRef(r.Name), spec.CheckName(r.Name), *r.Body,
+		putting{r.Params.IfMatch, r.Params.IfNoneMatch, r.Params.XChangeReason})
+	if err != nil {
+		return nil, err
+	}
+	if done.action == Created {
+		return PutUpstream201JSONResponse{Body: *r.Body, Headers: PutUpstream201ResponseHeaders{ETag: etag(done.seq)}}, nil
+	}
+	return PutUpstream200JSONResponse{Body: *r.Body, Headers: PutUpstream200ResponseHeaders{ETag: etag(done.seq)}}, nil
+}
+
+// DeleteUpstream implements StrictServerInterface.
+func (s *Server) DeleteUpstream(ctx context.Context, r DeleteUpstreamRequestObject) (DeleteUpstreamResponseObject, error) {
+	if err := s.remove(ctx, upstreamRef(r.Name), r.Params.IfMatch, r.Params.XChangeReason); err != nil {
+		return nil, err
+	}
+	return DeleteUpstream204Response{}, nil
+}
