@@ -166,5 +166,8 @@ func node(service, id string) registry.Node {
 	return registry.Node{Service: service, ID: id, Address: "127.0.0.1", Port: 6001}
 }
 
+// calm is how long nothing must come for a test to believe that nothing will.
+const calm = 500 * time.Millisecond
+
 // long is a ttl that does not end during a test.
 const long = 2 * time.Minute

@@ -250,7 +250,7 @@ func watchNoLeased(t *testing.T, e *env) {
 			t.Fatal(err)
 		}
 	}
-	w.silent(e.Settle/4, "reports would feed back")
+	w.silent(calm, "reports would feed back")
 	e.commit(t, write(site("s"), `{}`))
 	for _, o := range w.next(e.Settle).Objects {
 		if o.Ref() != site("s") {
