@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -16,7 +17,6 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
-	"time"
 
 	"github.com/getkin/kin-openapi/openapi3"
 	"github.com/getkin/kin-openapi/openapi3filter"
@@ -134,8 +134,16 @@ func start(t *testing.T) *instance { return startWith(t, newRegistry(t), "") }
 
 func startWith(t *testing.T, r registry.Registry, token string) *instance {
 	t.Helper()
-	in := &instance{t: t, registry: r, local: newLocal("edge-1"), log: &lockedBuffer{}}
-	server, err := api.New(api.Options{Registry: r, Local: in.local, Token: token, Logger: slog.New(slog.NewTextHandler(in.log, nil))})
+	local := newLocal("edge-1")
+	in := startLocal(t, r, local, token)
+	in.local = local
+	return in
+}
+
+func startLocal(t *testing.T, r registry.Registry, local api.Local, token string) *instance {
+	t.Helper()
+	in := &instance{t: t, registry: r, log: &lockedBuffer{}}
+	server, err := api.New(api.Options{Registry: r, Local: local, Token: token, Logger: slog.New(slog.NewTextHandler(in.log, nil))})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -185,10 +193,15 @@ func (v *validating) RoundTrip(r *http.Request) (*http.Response, error) {
 func validate(r *http.Request, sent []byte, resp *http.Response, got []byte) error {
 	route, params, err := router.FindRoute(r)
 	if err != nil {
-		if resp.StatusCode == http.StatusNotFound || resp.StatusCode == http.StatusMethodNotAllowed {
+		if resp.StatusCode >= 400 && resp.StatusCode < 500 {
 			return nil
 		}
 		return err
+	}
+	// What any operation may answer is said once, in the default response; the rest must be listed.
+	anywhere := []int{http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusInternalServerError}
+	if route.Operation.Responses.Status(resp.StatusCode) == nil && !slices.Contains(anywhere, resp.StatusCode) {
+		return errors.New("the document does not list this status for the operation")
 	}
 	options := &openapi3filter.Options{AuthenticationFunc: openapi3filter.NoopAuthenticationFunc, IncludeResponseStatus: true}
 	again := r.Clone(context.Background())
@@ -281,20 +294,5 @@ func (a answer) json(v any) {
 	a.t.Helper()
 	if err := json.Unmarshal([]byte(a.body), v); err != nil {
 		a.t.Fatalf("%v: %s", err, a.body)
-	}
-}
-
-// eventually waits until a condition holds.
-func eventually(t *testing.T, what string, holds func() bool) {
-	t.Helper()
-	deadline := time.After(10 * time.Second)
-	tick := time.NewTicker(10 * time.Millisecond)
-	defer tick.Stop()
-	for !holds() {
-		select {
-		case <-deadline:
-			t.Fatalf("%s did not happen", what)
-		case <-tick.C:
-		}
 	}
 }

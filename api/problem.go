@@ -31,7 +31,7 @@ func (p *Problem) Error() string {
 func newProblem(status int, detail string) *Problem {
 	title := http.StatusText(status)
 	if status == http.StatusUnprocessableEntity {
-		title = "Invalid"
+		title = "Invalid" // HTTP's own name for it tells people nothing
 	}
 	name := strings.ReplaceAll(strings.ToLower(title), " ", "-")
 	return &Problem{Type: "urn:sluice:problem:" + name, Title: title, Status: status, Detail: detail}
