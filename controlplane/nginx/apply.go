@@ -200,6 +200,7 @@ func (d *Driver) startGood(ctx context.Context, id string, because error) error 
 func (d *Driver) prepare(ctx context.Context, b templates.Bundle, want manifest) error {
 	refused := &RefusedError{Stage: StageStart, Err: fmt.Errorf("nginx does not run (%s has the pid of no nginx master), and it is "+
 		"not sluice's to start: start it, for example with systemctl start nginx", d.o.PIDFile)}
+	d.clearSocket(ctx)
 	if d.linked(good) != "" {
 		return refused
 	}

@@ -99,6 +99,9 @@ func (c control) owner(ctx context.Context) (int, error) {
 
 // removeStale removes the socket's file when nobody listens on it: nginx does not start on a file that is there.
 func (c control) removeStale(ctx context.Context) error {
+	if info, err := os.Lstat(c.path); err == nil && info.Mode().Type() != os.ModeSocket {
+		return fmt.Errorf("%s is no socket: nginx needs that name; move it away", c.path)
+	}
 	var dialer net.Dialer
 	conn, err := dialer.DialContext(ctx, "unix", c.path)
 	switch {

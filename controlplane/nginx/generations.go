@@ -3,7 +3,6 @@ package nginx
 import (
 	"cmp"
 	"fmt"
-	"math"
 	"slices"
 	"time"
 )
@@ -30,9 +29,9 @@ func (d *Driver) workers(master process) []worker {
 	return found
 }
 
-// cluster is how far apart the starts of one generation's workers may be when nobody has noted the reload: the master
-// forks them in one go.
-const cluster = uint64(100 * time.Millisecond / tick)
+// cluster is how far apart the starts of two workers of one generation may be when nobody has noted the reload: the master
+// forks them one after another, and two reloads are at least 100 ms apart.
+const cluster = uint64(50 * time.Millisecond / tick)
 
 // notice notes the reloads that are not ours: those of workers that no noted one explains. workers are sorted.
 func (s *state) notice(workers []worker) {
@@ -179,7 +178,7 @@ func due(old int, leaves bool) time.Duration {
 	case leaves:
 		limit = capLeaving
 	}
-	return min(time.Duration(float64(spacing)*math.Pow(2, float64(old))), limit)
+	return min(spacing<<min(old, 10), limit) // 2^10 s are beyond any cap
 }
 
 // alarm says that old generations pile up.

@@ -110,7 +110,7 @@ func open(t *testing.T, o Options) *Driver {
 }
 
 // abandon is what becomes of a Driver that is killed: the kernel gives its lock back.
-func abandon(d *Driver) { _ = d.lock.Close() }
+func abandon(d *Driver) { _ = unlockDir(d.lock) }
 
 // sweep ends all of a Driver's nginx.
 func sweep(t *testing.T, d *Driver) {

@@ -80,3 +80,10 @@ func (d *Driver) Live(ctx context.Context) Live {
 	}
 	return live
 }
+
+// Capabilities returns what the program that runs can do; when none runs, what Options.Binary can.
+func (d *Driver) Capabilities() templates.Capabilities {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return d.binary.Caps
+}

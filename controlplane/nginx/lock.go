@@ -38,6 +38,11 @@ func lockDir(dir string) (*os.File, error) {
 	return f, nil
 }
 
+// unlockDir gives the lock back even while a child that is being started still has the descriptor.
+func unlockDir(f *os.File) error {
+	return errors.Join(syscall.Flock(int(f.Fd()), syscall.LOCK_UN), f.Close())
+}
+
 // makeDirs makes what is below the state directory. nginx's workers, which may be another user, get through to temp.
 func (d *Driver) makeDirs() error {
 	for _, dir := range []struct {

@@ -14,6 +14,7 @@ package nginx
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"log/slog"
@@ -57,6 +58,9 @@ type Options struct {
 	// PIDFile is nginx's. Default: below Dir; with Include what NginxConf says, or what the binary was built with.
 	PIDFile string
 	OnExit  OnExit // default Leave; without meaning with Attach
+	// ControlSocket is the unix socket that nginx answers us on, absolute. Default: below Dir. With Attach and as root it is
+	// in /run, which a boot empties: nginx does not start on a socket that a power cut left, and sluice may not be there yet.
+	ControlSocket string
 
 	// Control renders the files of a reload that are not part of a Bundle.
 	Control func(templates.Control) ([]templates.File, error)
@@ -105,7 +109,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 	d := &Driver{
 		o:       o,
 		log:     o.Logger,
-		control: control{path: filepath.Join(o.Dir, "run", "control.sock")},
+		control: control{path: o.ControlSocket},
 		busy:    make(chan struct{}, 1),
 		changed: make(chan struct{}, 1),
 	}
@@ -120,7 +124,7 @@ func Open(ctx context.Context, o Options) (*Driver, error) {
 		return nil, err
 	}
 	if err := d.open(ctx); err != nil {
-		_ = d.lock.Close()
+		_ = unlockDir(d.lock)
 		return nil, err
 	}
 	return d, nil
@@ -132,6 +136,9 @@ func (d *Driver) open(ctx context.Context) error {
 		return err
 	}
 	d.o.Binary = d.binary.Path
+	if info, err := os.Stat(d.o.Binary); err == nil {
+		d.exe = fileIdentity(info)
+	}
 	if d.o.Mode == Include {
 		if err := d.openInclude(); err != nil {
 			return err
@@ -160,6 +167,12 @@ func (d *Driver) open(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("adopt the nginx that runs as pid %d: %w", d.master.pid, err)
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if err := d.describeRunning(ctx, d.master); err != nil {
+		return err
+	}
+	d.seen = d.accepting(d.master)
 	d.log.Info("adopted nginx", "pid", d.master.pid, "config", id, "revision", d.live.Revision)
 	return nil
 }
@@ -200,7 +213,20 @@ func (o Options) withDefaults() (Options, error) {
 	case o.Mode == Include && !filepath.IsAbs(o.NginxConf):
 		return o, fmt.Errorf("include: name the operator's nginx.conf with its absolute path, not %q", o.NginxConf)
 	}
-	return o, checkDirName(o.Dir)
+	if err := checkDirName(o.Dir); err != nil {
+		return o, err
+	}
+	if o.ControlSocket == "" {
+		o.ControlSocket = filepath.Join(o.Dir, "run", "control.sock")
+		if o.Attach && os.Geteuid() == 0 {
+			o.ControlSocket = fmt.Sprintf("/run/sluice-%.4x.sock", sha256.Sum256([]byte(o.Dir)))
+		}
+	}
+	if len(o.ControlSocket) > socketLimit {
+		return o, fmt.Errorf("the path of the unix socket %s has %d bytes and Linux takes %d: choose a state directory with a path "+
+			"that is %d bytes shorter, or name another socket", o.ControlSocket, len(o.ControlSocket), socketLimit, len(o.ControlSocket)-socketLimit)
+	}
+	return o, nil
 }
 
 func setDefault(d *time.Duration, value time.Duration) {
@@ -212,18 +238,13 @@ func setDefault(d *time.Duration, value time.Duration) {
 // socketLimit is the longest path of a unix socket on Linux: sun_path has 108 bytes, the last one is zero.
 const socketLimit = 107
 
-// checkDirName refuses what cannot stand in a configuration without thought, and what makes the socket's path too long.
+// checkDirName refuses what cannot stand in a configuration without thought.
 func checkDirName(dir string) error {
 	if !filepath.IsAbs(dir) || filepath.Clean(dir) != dir {
 		return fmt.Errorf("state directory %q: want an absolute path without . and .. and a slash at its end", dir)
 	}
 	if i := strings.IndexFunc(dir, func(r rune) bool { return r <= ' ' || r == 0x7f || strings.ContainsRune(`"'\$;{}#*?[`, r) }); i >= 0 {
 		return fmt.Errorf("state directory %q: nginx cannot take the character %q in it; choose another name", dir, dir[i])
-	}
-	socket := filepath.Join(dir, "run", "control.sock")
-	if len(socket) > socketLimit {
-		return fmt.Errorf("state directory %s: the path of the unix socket %s has %d bytes and Linux takes %d; "+
-			"choose a directory whose path is %d bytes shorter", dir, socket, len(socket), socketLimit, len(socket)-socketLimit)
 	}
 	return nil
 }
@@ -256,5 +277,5 @@ func (d *Driver) Close(ctx context.Context) error {
 			err = d.stop(ctx)
 		}
 	}
-	return errors.Join(err, d.lock.Close())
+	return errors.Join(err, unlockDir(d.lock))
 }

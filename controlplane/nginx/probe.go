@@ -59,12 +59,14 @@ func Probe(ctx context.Context, binary string) (Binary, error) {
 			return Binary{}, fmt.Errorf("list nginx's modules: %w", err)
 		}
 	}
-	for directive, has := range map[string]*bool{
-		"http2 on;":                 &b.Caps.HTTP2Directive,
-		"keepalive_min_timeout 1s;": &b.Caps.KeepaliveMinTimeout,
-		"ssl_reject_handshake on;":  &b.Caps.RejectHandshake,
+	for text, has := range map[string]*bool{
+		"server { listen unix:s; http2 on; }":                &b.Caps.HTTP2Directive,
+		"server { listen unix:s; ssl_reject_handshake on; }": &b.Caps.RejectHandshake,
+		"keepalive_min_timeout 1s;":                          &b.Caps.KeepaliveMinTimeout,
+		// Where it is not the default, zero is refused.
+		"upstream u { server unix:n; keepalive 0; }": &b.Caps.KeepaliveDefault,
 	} {
-		if *has, err = try(ctx, path, directive); err != nil {
+		if *has, err = b.takes(ctx, text); err != nil {
 			return Binary{}, err
 		}
 	}
@@ -83,30 +85,31 @@ func parseVersion(out string) (Binary, map[string]string, error) {
 	for _, a := range argumentForm.FindAllStringSubmatch(list, -1) {
 		args[a[1]] = strings.Trim(a[2], "'")
 	}
-	has := func(module string) bool { _, ok := args["with-"+module]; return ok }
+	with := func(module string) bool { _, ok := args["with-"+module]; return ok }
+	without := func(module string) bool { _, ok := args["without-"+module]; return ok }
 	b := Binary{Version: m[2], pidPath: args["pid-path"]}
 	b.Caps = templates.Capabilities{
-		Version:   m[2],
-		OpenResty: m[1] == "openresty",
-		Realip:    has("http_realip_module"),
-		SSL:       has("http_ssl_module"),
-		HTTP2:     has("http_v2_module"),
+		Version:        m[2],
+		OpenResty:      m[1] == "openresty",
+		Realip:         with("http_realip_module"),
+		SSL:            with("http_ssl_module"),
+		HTTP2:          with("http_v2_module"),
+		WithoutFastCGI: without("http_fastcgi_module"),
+		WithoutUWSGI:   without("http_uwsgi_module"),
+		WithoutSCGI:    without("http_scgi_module"),
 	}
 	if b.pidPath == "" { // nginx's own default, below its prefix
 		prefix := args["prefix"]
 		if prefix == "" {
 			prefix = "/usr/local/nginx"
 		}
-		if b.Caps.OpenResty {
-			prefix = filepath.Join(prefix, "nginx")
-		}
 		b.pidPath = filepath.Join(prefix, "logs", "nginx.pid")
 	}
 	return b, args, nil
 }
 
-// try says whether the binary knows a directive of a server block.
-func try(ctx context.Context, binary, directive string) (bool, error) {
+// takes says whether the binary takes a text in its http block.
+func (b Binary) takes(ctx context.Context, text string) (bool, error) {
 	dir, err := os.MkdirTemp("", "sluice-probe-")
 	if err != nil {
 		return false, fmt.Errorf("probe nginx: %w", err)
@@ -116,9 +119,17 @@ func try(ctx context.Context, binary, directive string) (bool, error) {
 	if err != nil {
 		return false, err
 	}
-	conf := "pid nginx.pid;\nerror_log stderr;\nevents {}\nhttp {\n" +
-		"access_log off;\nclient_body_temp_path t1;\nproxy_temp_path t2;\nfastcgi_temp_path t3;\nuwsgi_temp_path t4;\nscgi_temp_path t5;\n" +
-		"server {\nlisten unix:s;\n" + directive + "\n}\n}\n"
+	conf := "pid nginx.pid;\nerror_log stderr;\nevents {}\nhttp {\naccess_log off;\nclient_body_temp_path t1;\nproxy_temp_path t2;\n"
+	for directive, missing := range map[string]bool{
+		"fastcgi_temp_path t3": b.Caps.WithoutFastCGI,
+		"uwsgi_temp_path t4":   b.Caps.WithoutUWSGI,
+		"scgi_temp_path t5":    b.Caps.WithoutSCGI,
+	} {
+		if !missing {
+			conf += directive + ";\n"
+		}
+	}
+	conf += text + "\n}\n"
 	if user != "" {
 		conf = "user " + user + ";\n" + conf
 	}
@@ -126,16 +137,16 @@ func try(ctx context.Context, binary, directive string) (bool, error) {
 	if err := os.WriteFile(path, []byte(conf), 0o600); err != nil {
 		return false, fmt.Errorf("probe nginx: %w", err)
 	}
-	out, err := run(ctx, dir, binary, "-t", "-q", "-p", dir, "-c", path) // the socket's path is relative to dir
+	out, err := run(ctx, dir, b.Path, "-t", "-q", "-p", dir, "-c", path) // the socket's path is relative to dir
 	switch {
 	case err == nil:
 		return true, nil
-	case strings.Contains(out, "unknown directive"):
+	case strings.Contains(out, "unknown directive"), strings.Contains(out, "invalid value"):
 		return false, nil
 	case ctx.Err() != nil:
 		return false, context.Cause(ctx)
 	}
-	return false, fmt.Errorf("probe nginx for %q: %w: %s", directive, err, strings.TrimSpace(out))
+	return false, fmt.Errorf("probe nginx for %q: %w: %s", text, err, strings.TrimSpace(out))
 }
 
 // hasIPv6 says whether this machine can listen on IPv6.

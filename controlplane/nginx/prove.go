@@ -127,14 +127,14 @@ func (d *Driver) repair(ctx context.Context) (string, error) {
 const (
 	// settleTimeout is for a reload that somebody else began: nginx tries for 2.5 s to bind a port that is taken.
 	settleTimeout = 4 * time.Second
-	// settleAge is how old the youngest worker must be before its elders are taken for ones that stay.
+	// settleAge is how old the youngest worker must be: for 100 ms of that, older ones accept beside it.
 	settleAge = 300 * time.Millisecond
 	// settleSwitch is how long after current was switched a reload may still be about to begin.
 	settleSwitch = time.Second
 )
 
 // settled waits until one generation alone accepts, and returns the id that it answers; empty when it has no control
-// server of ours.
+// server of ours, or does not come to rest.
 func (d *Driver) settled(ctx context.Context) (string, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, settleTimeout, errTimeout{"a reload that another began", settleTimeout})
 	defer cancel()
@@ -147,17 +147,10 @@ func (d *Driver) settled(ctx context.Context) (string, error) {
 		if len(serving) == 0 {
 			return false, nil
 		}
-		oldest, youngest := serving[0], serving[0]
 		for _, w := range serving {
-			if w.start < oldest.start {
-				oldest = w
+			if w.age() < settleAge {
+				return false, nil
 			}
-			if w.start > youngest.start {
-				youngest = w
-			}
-		}
-		if youngest.start-oldest.start > cluster && youngest.age() < settleAge {
-			return false, nil
 		}
 		answer, err := d.control.ask(ctx, pageReload)
 		if errors.Is(err, os.ErrNotExist) || errors.Is(err, syscall.ECONNREFUSED) {
@@ -170,6 +163,10 @@ func (d *Driver) settled(ctx context.Context) (string, error) {
 		info, err := os.Lstat(filepath.Join(d.o.Dir, current))
 		return id == d.linked(current) || err != nil || time.Since(info.ModTime()) > settleSwitch, nil
 	})
+	if late := (errTimeout{}); errors.As(err, &late) {
+		d.log.Warn("nginx does not settle: its workers may be dying one after another", "waited", late.in)
+		return "", nil // a new configuration may be what mends it
+	}
 	if err != nil {
 		return "", fmt.Errorf("wait until nginx serves one configuration: %w", err)
 	}

@@ -28,7 +28,7 @@ func (d *Driver) Run(ctx context.Context) error {
 		default:
 			continue // an Apply looks for itself
 		}
-		changed := d.glance()
+		changed := d.glance(ctx)
 		d.release()
 		if changed {
 			select {
@@ -40,11 +40,14 @@ func (d *Driver) Run(ctx context.Context) error {
 }
 
 // glance says whether nginx changed since the last look.
-func (d *Driver) glance() bool {
+func (d *Driver) glance(ctx context.Context) bool {
 	reap()
 	master, err := d.findMaster()
 	if err != nil {
 		return false // Apply says so
+	}
+	if master == (process{}) && d.o.Attach {
+		d.clearSocket(ctx)
 	}
 	upgrading := master != (process{}) && d.upgrading() != (process{})
 	d.mu.Lock()
@@ -72,4 +75,11 @@ func (d *Driver) remember() {
 	defer d.mu.Unlock()
 	d.seen = d.accepting(d.master)
 	d.twoMasters = upgrading
+}
+
+// clearSocket removes the socket that a killed nginx left, so that the system can start it again.
+func (d *Driver) clearSocket(ctx context.Context) {
+	if err := d.control.removeStale(ctx); err != nil { // its orphans may serve still
+		d.log.Debug("the control socket stays", "error", err)
+	}
 }

@@ -1,0 +1,101 @@
+package nginx
+
+import (
+	"errors"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+
+	"sluice/internal/testport"
+	"sluice/templates"
+)
+
+// A disk that is full while a configuration is staged: nothing changes, and it goes on when there is room again.
+func TestDiskFull(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("a small file system of its own needs root")
+	}
+	o, port := options(t), testport.Free(t)
+	if err := syscall.Mount("none", o.Dir, "tmpfs", 0, "size=512k,mode=0711"); err != nil {
+		t.Fatalf("mount a small file system: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(o.Dir, syscall.MNT_DETACH) })
+	d := open(t, o)
+	apply(t, d, bundle(site(port, "one", "")), Started)
+	workers := acceptingPIDs(t, d)
+	before := d.linked(current)
+
+	filler := path(d, "filler")
+	if err := os.WriteFile(filler, make([]byte, 1<<20), 0o600); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("fill the disk: %v", err)
+	}
+	two := bundle(site(port, "two", ""))
+	r := refused(t, d, two, StageWrite, "no space left on device")
+	if !errors.Is(r, syscall.ENOSPC) {
+		t.Errorf("the cause is %v", r.Err)
+	}
+	if entries, err := os.ReadDir(path(d, "conf")); err != nil || len(entries) != 1 {
+		t.Errorf("%d configurations, %v: what was half written should be gone", len(entries), err)
+	}
+	if d.linked(current) != before {
+		t.Errorf("current was switched")
+	}
+	serves(t, port, "one")
+	if now := acceptingPIDs(t, d); now[0] != workers[0] {
+		t.Errorf("nginx was reloaded")
+	}
+	if err := os.Remove(filler); err != nil {
+		t.Fatal(err)
+	}
+	apply(t, d, two, Reloaded)
+	serves(t, port, "two")
+}
+
+// Going back works without room for a new link.
+func TestSwitchBackOnFullDisk(t *testing.T) {
+	t.Parallel()
+	if os.Geteuid() != 0 {
+		t.Skip("a small file system of its own needs root")
+	}
+	o := options(t)
+	if err := syscall.Mount("none", o.Dir, "tmpfs", 0, "nr_inodes=40,mode=0711"); err != nil {
+		t.Fatalf("mount a small file system: %v", err)
+	}
+	t.Cleanup(func() { _ = syscall.Unmount(o.Dir, syscall.MNT_DETACH) })
+	d := open(t, o)
+	if _, err := d.switchTo("a"); err != nil {
+		t.Fatal(err)
+	}
+	undo, err := d.switchTo("b")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for err == nil {
+		err = os.Symlink("x", path(d, "logs", newID(0)))
+	}
+	if err := d.link(current, "c"); !errors.Is(err, syscall.ENOSPC) {
+		t.Fatalf("the disk is not full: %v", err)
+	}
+	if err := undo(); err != nil || d.linked(current) != "a" {
+		t.Errorf("current leads to %s: %v", d.linked(current), err)
+	}
+}
+
+func TestStageRefusesPathsThatLeave(t *testing.T) {
+	t.Parallel()
+	d := open(t, options(t))
+	for _, name := range []string{"../x", "/etc/x", "a/../../x", ""} {
+		if _, err := d.stage(bundleOf(templates.File{Path: name}), manifest{}); err == nil || !strings.Contains(err.Error(), "leaves") {
+			t.Errorf("%q was staged: %v", name, err)
+		}
+	}
+}
+
+func TestControlFilesFail(t *testing.T) {
+	t.Parallel()
+	o := options(t)
+	o.Control = func(templates.Control) ([]templates.File, error) { return nil, errors.New("template is broken") }
+	refused(t, open(t, o), bundle(""), StageWrite, "template is broken")
+}
