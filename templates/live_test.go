@@ -91,7 +91,7 @@ func plainSite(tb testing.TB, u templates.Upstream, routes ...templates.Route) (
 	tb.Helper()
 	address := "127.0.0.1:" + strconv.Itoa(testport.Free(tb))
 	return templates.Config{
-		Capabilities: plainCaps(),
+		Capabilities: localCaps(tb),
 		Upstreams:    []templates.Upstream{u},
 		Sockets:      []templates.Socket{{Address: address}},
 		Sites: []templates.Site{{

@@ -9,6 +9,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -36,6 +37,26 @@ func nginxBinary(tb testing.TB) string {
 // plainCaps is what every nginx of the last years can do, so that any of them passes.
 func plainCaps() templates.Capabilities {
 	return templates.Capabilities{Version: "1.22.1", RejectHandshake: true, Realip: true, SSL: true, HTTP2: true, IPv6: true}
+}
+
+// localCaps is what the nginx that the tests run can do.
+func localCaps(tb testing.TB) templates.Capabilities {
+	tb.Helper()
+	caps := plainCaps()
+	out, err := exec.Command(nginxBinary(tb), "-v").CombinedOutput()
+	if err != nil {
+		tb.Fatalf("nginx -v: %v\n%s", err, out)
+	}
+	var v [3]int
+	_, caps.Version, _ = strings.Cut(strings.TrimSpace(string(out)), "/")
+	if _, err := fmt.Sscanf(caps.Version, "%d.%d.%d", &v[0], &v[1], &v[2]); err != nil {
+		tb.Fatalf("nginx -v: %q: %v", out, err)
+	}
+	since := func(first ...int) bool { return slices.Compare(v[:], first) >= 0 }
+	caps.HTTP2Directive = since(1, 25, 1)
+	caps.KeepaliveMinTimeout = since(1, 27, 4)
+	caps.KeepaliveDefault = since(1, 29, 7)
+	return caps
 }
 
 func mustNew(tb testing.TB) *templates.Set {
@@ -139,6 +160,8 @@ func start(tb testing.TB, cfg templates.Config) *gateway {
 	if err := os.Symlink("1", filepath.Join(dir, "current")); err != nil {
 		tb.Fatal(err)
 	}
+	// nginx serves this page by default; nobody shall see it.
+	writeFiles(tb, dir, []templates.File{{Path: "html/index.html", Data: []byte("nginx's own"), Mode: 0o644}})
 	return run(tb, dir, filepath.Join(dir, "current", "nginx.conf"), ctl)
 }
 
