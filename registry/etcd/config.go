@@ -66,6 +66,9 @@ func (c Config) Validate() error {
 		errs = append(errs, errors.New("username and password: give both or none"))
 	}
 	for _, e := range c.Endpoints {
+		if first, _, _ := strings.Cut(c.Endpoints[0], ":"); !strings.HasPrefix(e, first+":") {
+			errs = append(errs, fmt.Errorf("endpoints: %q and %q: all must be of one scheme", c.Endpoints[0], e))
+		}
 		if err := c.checkEndpoint(e); err != nil {
 			errs = append(errs, fmt.Errorf("endpoints: %w", err))
 		}
@@ -102,15 +105,10 @@ func (c Config) checkEndpoint(endpoint string) error {
 
 // tls returns nil where no certificate is named: https then trusts what the system trusts.
 func (c Config) tls() (*tls.Config, error) {
-	if c.CAFile == "" && c.CertFile == "" && c.ServerName == "" {
+	if c.CAFile == "" && c.CertFile == "" {
 		return nil, nil
 	}
-	info := transport.TLSInfo{
-		CertFile:      c.CertFile,
-		KeyFile:       c.KeyFile,
-		TrustedCAFile: c.CAFile,
-		ServerName:    c.ServerName,
-	}
+	info := transport.TLSInfo{CertFile: c.CertFile, KeyFile: c.KeyFile, TrustedCAFile: c.CAFile}
 	conf, err := info.ClientConfig()
 	if err != nil {
 		return nil, fmt.Errorf("read the certificates for etcd: %w", err)

@@ -24,6 +24,7 @@ func TestConfigValidate(t *testing.T) {
 		{"a path", Config{Endpoints: []string{"https://10.0.0.1:2379/v3"}}, "https://host:port"},
 		{"certificates without TLS", Config{Endpoints: []string{"http://10.0.0.1:2379"}, CAFile: "ca"}, "write https://"},
 		{"a password in the clear", Config{Endpoints: []string{"http://10.0.0.1:2379"}, Username: "u", Password: "p"}, "unencrypted"},
+		{"two schemes", Config{Endpoints: []string{"https://10.0.0.1:2379", "http://10.0.0.2:2379"}}, "one scheme"},
 		{"half a certificate", Config{Endpoints: []string{"https://10.0.0.1:2379"}, CertFile: "c"}, "certFile and keyFile"},
 		{"half a login", Config{Endpoints: []string{"https://10.0.0.1:2379"}, Username: "u"}, "username and password"},
 		{"a fleet that is a path", Config{Endpoints: []string{"unix:///s"}, Fleet: "a/b"}, "fleet"},

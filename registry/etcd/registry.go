@@ -62,8 +62,9 @@ type Registry struct {
 	drop   context.CancelFunc
 }
 
-// New returns a Registry. It does not wait for etcd: when etcd is away, Health says so, calls fail, and Watch keeps
-// trying. ctx is only for New itself. Errors are about cfg: a file that can't be read, a password that is wrong.
+// New returns a Registry. It does not wait for etcd (only with a password, and then 5 s at most): when etcd is away,
+// Health says so, calls fail, and Watch keeps trying. ctx is only for New itself. Errors are about cfg: a file that
+// can't be read, a password that is wrong.
 func New(ctx context.Context, cfg Config) (*Registry, error) {
 	return newRegistry(ctx, cfg, defaultTiming)
 }
@@ -122,13 +123,7 @@ func (r *Registry) connect(ctx context.Context) (*clientv3.Client, error) {
 		DialKeepAliveTimeout: 5 * time.Second,
 		Context:              lifetime,
 		Logger:               zapTo(r.log, quiet, nil),
-		DialOptions: []grpc.DialOption{
-			// gRPC's own limit of two minutes between attempts would be a long outage after a long outage.
-			grpc.WithConnectParams(grpc.ConnectParams{
-				Backoff:           backoff.Config{BaseDelay: r.timing.retryMin, Multiplier: 1.6, Jitter: 0.2, MaxDelay: r.timing.retryMax},
-				MinConnectTimeout: r.timing.call,
-			}),
-		},
+		DialOptions:          r.dialOptions(),
 	})
 	switch {
 	case err != nil:
@@ -140,6 +135,21 @@ func (r *Registry) connect(ctx context.Context) (*clientv3.Client, error) {
 	}
 	r.client, r.drop = client, cancel
 	return client, nil
+}
+
+func (r *Registry) dialOptions() []grpc.DialOption {
+	opts := []grpc.DialOption{
+		// gRPC's own limit of two minutes between attempts would be a long outage after a long outage.
+		grpc.WithConnectParams(grpc.ConnectParams{
+			Backoff:           backoff.Config{BaseDelay: r.timing.retryMin, Multiplier: 1.6, Jitter: 0.2, MaxDelay: r.timing.retryMax},
+			MinConnectTimeout: r.timing.call,
+		}),
+	}
+	if r.cfg.ServerName != "" {
+		// The name in a tls.Config is overridden by the endpoint's host; this is not.
+		opts = append(opts, grpc.WithAuthority(r.cfg.ServerName))
+	}
+	return opts
 }
 
 // Close ends all that the Registry does. A Watch that still runs returns.

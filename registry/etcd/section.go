@@ -1,9 +1,6 @@
 package etcd
 
-import (
-	"slices"
-	"strings"
-)
+import "slices"
 
 // section is one sorted slice of a Snapshot that is kept up to date change by change. What items returned is never
 // changed afterwards: a change makes a new slice by merging, which for a few changes among many is one copy.
@@ -39,12 +36,9 @@ func (s *section[T]) flush() bool {
 	keys, sorted := make([]string, 0, size), make([]T, 0, size)
 	i := 0
 	for _, key := range changed {
-		from := i
-		for i < len(s.keys) && strings.Compare(s.keys[i], key) < 0 {
-			i++
-		}
-		keys, sorted = append(keys, s.keys[from:i]...), append(sorted, s.sorted[from:i]...)
-		if i < len(s.keys) && s.keys[i] == key {
+		n, found := slices.BinarySearch(s.keys[i:], key)
+		keys, sorted = append(keys, s.keys[i:i+n]...), append(sorted, s.sorted[i:i+n]...)
+		if i += n; found {
 			i++
 		}
 		if item := s.pending[key]; item != nil {

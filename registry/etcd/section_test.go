@@ -86,7 +86,7 @@ func BenchmarkSnapshot(b *testing.B) {
 	b.Run("change", func(b *testing.B) {
 		s := fill()
 		for i := 0; b.Loop(); i++ {
-			s.put(kv(i%nodes, i))
+			s.put(kv(i%nodes, i%1000+1))
 			s.flush()
 			if len(s.snapshot().Nodes) != nodes {
 				b.Fatal("nodes are missing")

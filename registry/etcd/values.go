@@ -17,6 +17,8 @@ type versioned struct {
 	V int `json:"v"`
 }
 
+func (v versioned) version() int { return v.V }
+
 // headValue is the value of the head key.
 type headValue struct {
 	versioned
@@ -52,20 +54,17 @@ type slotsValue struct {
 
 var errNewer = fmt.Errorf("it was written in a later format than %d, which this version does not know: upgrade sluice here", version)
 
-// decode reads a value into v, which embeds versioned. Unknown fields are left alone.
-func decode(raw []byte, v any) error {
-	var ver versioned
-	if err := json.Unmarshal(raw, &ver); err != nil {
-		return fmt.Errorf("the value is not what sluice writes (%w): delete the key, or write it again through the API", err)
-	}
+// decode reads a value into v, which points to something that embeds versioned. Unknown fields are left alone.
+func decode(raw []byte, v interface{ version() int }) error {
+	err := json.Unmarshal(raw, v)
+	var alone versioned
 	switch {
-	case ver.V > version:
+	case v.version() > version, err != nil && json.Unmarshal(raw, &alone) == nil && alone.V > version:
 		return errNewer
-	case ver.V < 1:
-		return errors.New(`the value is not what sluice writes ("v" is missing): delete the key, or write it again through the API`)
-	}
-	if err := json.Unmarshal(raw, v); err != nil {
+	case err != nil:
 		return fmt.Errorf("the value is not what sluice writes (%w): delete the key, or write it again through the API", err)
+	case v.version() < 1:
+		return errors.New(`the value is not what sluice writes ("v" is missing): delete the key, or write it again through the API`)
 	}
 	return nil
 }
