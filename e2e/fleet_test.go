@@ -3,7 +3,6 @@ package e2e
 import (
 	"context"
 	"fmt"
-	"maps"
 	"net"
 	"net/http"
 	"sync"
@@ -185,13 +184,4 @@ func (f *Fleet) close() {
 		_ = s.conn.CloseNow()
 		<-s.ended
 	}
-}
-
-// total adds up the counts of nodes.
-func total(counts map[string]int) int {
-	sum := 0
-	for n := range maps.Values(counts) {
-		sum += n
-	}
-	return sum
 }

@@ -160,7 +160,7 @@ func (c *client) request() (node string, err error) {
 		}
 		c.in = bufio.NewReader(c.conn)
 	}
-	if err = c.conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
+	if err := c.conn.SetDeadline(time.Now().Add(10 * time.Second)); err != nil {
 		return "", err
 	}
 	if _, err = io.WriteString(c.conn, c.text()); err != nil {
