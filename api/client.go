@@ -152,14 +152,21 @@ func join(base, u *url.URL) *url.URL {
 	return &out
 }
 
-// Check returns the error that an answer stands for: a *Problem where the server sent one, nil below 400.
-func Check(resp *http.Response, body []byte) error {
-	if resp.StatusCode < http.StatusBadRequest {
-		return nil
+// Answer is what every answer of the generated client is.
+type Answer interface {
+	StatusCode() int
+	Status() string
+	GetBody() []byte
+}
+
+// Check returns err, or the error that the answer stands for: a *Problem where the server sent one, nil below 400.
+func Check(a Answer, err error) error {
+	if err != nil || a.StatusCode() < http.StatusBadRequest {
+		return err
 	}
 	var p Problem
-	if err := json.Unmarshal(body, &p); err != nil || p.Title == "" {
-		return fmt.Errorf("the answer is %s: is there a sluice at this address?", resp.Status)
+	if err := json.Unmarshal(a.GetBody(), &p); err != nil || p.Title == "" {
+		return fmt.Errorf("the answer is %s: is there a sluice at this address?", a.Status())
 	}
 	return &p
 }

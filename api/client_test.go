@@ -105,7 +105,7 @@ func TestClientNamesWhatFailed(t *testing.T) {
 	if err != nil || resp.StatusCode() != http.StatusServiceUnavailable {
 		t.Errorf("%+v, %v", resp, err)
 	}
-	if err := api.Check(resp.HTTPResponse, resp.Body); err == nil || err.Error() != "the answer is 503 Service Unavailable: is there a sluice at this address?" {
+	if err := api.Check(resp, nil); err == nil || err.Error() != "the answer is 503 Service Unavailable: is there a sluice at this address?" {
 		t.Error(err)
 	}
 }

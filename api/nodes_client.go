@@ -24,10 +24,7 @@ func (c *NodesClient) Put(ctx context.Context, n registry.Node, ttl time.Duratio
 		return fmt.Errorf("register %s: %w", n.Ref(), err)
 	}
 	resp, err := c.client.PutNodeWithResponse(ctx, n.Service, n.ID, newRegistration(n, ttl))
-	if err == nil {
-		err = Check(resp.HTTPResponse, resp.Body)
-	}
-	if err != nil {
+	if err := Check(resp, err); err != nil {
 		return fmt.Errorf("register %s: %w", n.Ref(), err)
 	}
 	return nil
@@ -39,9 +36,7 @@ func (c *NodesClient) Remove(ctx context.Context, ref registry.NodeRef) error {
 		return fmt.Errorf("remove %s: %w", ref, err)
 	}
 	resp, err := c.client.DeleteNodeWithResponse(ctx, ref.Service, ref.ID, &DeleteNodeParams{Incarnation: ref.Incarnation})
-	if err == nil {
-		err = Check(resp.HTTPResponse, resp.Body)
-	}
+	err = Check(resp, err)
 	if p, ok := errors.AsType[*Problem](err); ok && p.Status == http.StatusNotFound {
 		err = registry.ErrNotFound
 	}

@@ -1,0 +1,84 @@
+package main
+
+import (
+	"encoding/json"
+	"fmt"
+	"io"
+	"strings"
+	"unicode"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"sluice/api"
+)
+
+// defaultAPI is where an instance on this machine answers.
+const defaultAPI = "http://127.0.0.1:7070"
+
+// clientFlags say which instances are asked.
+type clientFlags struct {
+	api       string
+	tokenFile string
+}
+
+func (c *clientFlags) register(flags *pflag.FlagSet) {
+	flags.StringVar(&c.api, "api", defaultAPI, "addresses of instances, with commas between them: when one fails, the next is asked")
+	flags.StringVar(&c.tokenFile, "token-file", "", "file with the token that the instances ask for")
+}
+
+func (c *clientFlags) client() (*api.ClientWithResponses, error) {
+	options := api.ClientOptions{}
+	for address := range strings.SplitSeq(c.api, ",") {
+		if address = strings.TrimSpace(address); address != "" {
+			options.Addresses = append(options.Addresses, address)
+		}
+	}
+	if c.tokenFile != "" {
+		token, err := readSecret(c.tokenFile)
+		if err != nil {
+			return nil, fmt.Errorf("read --token-file: %w", err)
+		}
+		options.Token = token
+	}
+	client, err := api.NewFailoverClient(options)
+	if err != nil {
+		return nil, fmt.Errorf("--api: %w", err)
+	}
+	return client, nil
+}
+
+// outputFlag is how an answer is printed.
+type outputFlag string
+
+func (o *outputFlag) register(cmd *cobra.Command) {
+	cmd.Flags().StringVarP((*string)(o), "output", "o", "text", "text or json")
+	if err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+		panic(err) // the flag is defined above
+	}
+}
+
+func (o outputFlag) check() error {
+	if o != "text" && o != "json" {
+		return usageError(fmt.Errorf("--output %q: choose text or json", o))
+	}
+	return nil
+}
+
+func (o outputFlag) json() bool { return o == "json" }
+
+func writeJSON(w io.Writer, v any) error {
+	e := json.NewEncoder(w)
+	e.SetIndent("", "  ")
+	return e.Encode(v)
+}
+
+// plain takes control characters out of what goes to a terminal: texts come from nodes and from nginx.
+func plain(s string) string {
+	return strings.Map(func(r rune) rune {
+		if r != '\n' && unicode.IsControl(r) {
+			return '\uFFFD'
+		}
+		return r
+	}, s)
+}
