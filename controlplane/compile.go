@@ -19,6 +19,7 @@ type Facts struct {
 	Dir          string // of the live configuration, with HTTPOnly: what relative paths can't express there
 	AccessLog    string // path
 	Files        map[string]FileFact
+	Refused      map[Version]string // what nginx did not take, and its words
 }
 
 // FileFact is a file of this machine that a certificate names.
@@ -151,7 +152,12 @@ type fault struct {
 func (c *compiler) choose(ref registry.Ref, try func(registry.Object) []fault) bool {
 	var wanted []fault
 	for i, o := range c.candidates(ref) {
-		faults := try(o)
+		var faults []fault
+		if words, refused := c.facts.Refused[Version{ref, o.Seq}]; refused {
+			faults = []fault{{message: words}}
+		} else {
+			faults = try(o)
+		}
 		if len(faults) == 0 {
 			c.used.Objects[ref] = o
 			if i > 0 {

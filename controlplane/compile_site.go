@@ -137,6 +137,9 @@ func (c *compiler) addresses(l spec.Listener) []string {
 	if err != nil { // validated before
 		return nil
 	}
+	if addr == netip.IPv4Unspecified() {
+		return []string{"*:" + port} // one spelling, so that sites which share the socket agree on it
+	}
 	return []string{netip.AddrPortFrom(addr.Unmap(), uint16(l.Port)).String()}
 }
 

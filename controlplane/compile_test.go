@@ -199,10 +199,12 @@ func TestCompileListeners(t *testing.T) {
 	facts := testFacts
 	facts.Capabilities.IPv6 = true
 	w := newWorld().nodes(1).put(registry.KindSite, "chat", `{"hosts": ["*"], "routes": [{"upstream": "io"}],
-		"listeners": [{"port": 8080}, {"address": "127.0.0.1", "port": 8081, "proxyProtocol": true}, {"address": "::1", "port": 8082}]}`)
+		"listeners": [{"port": 8080}, {"address": "127.0.0.1", "port": 8081, "proxyProtocol": true}, {"address": "::1", "port": 8082},
+		{"address": "0.0.0.0", "port": 8083}]}`)
 	got := Compile(w.snapshot, Good{}, facts)
 	want := []templates.Socket{
 		{Address: "*:8080", CatchAll: true},
+		{Address: "*:8083", CatchAll: true},
 		{Address: "127.0.0.1:8081", ProxyProtocol: true, CatchAll: true},
 		{Address: "[::1]:8082", CatchAll: true},
 		{Address: "[::]:8080", CatchAll: true},

@@ -148,6 +148,7 @@ func (l *loop) run(ctx context.Context, snapshots <-chan registry.Snapshot) erro
 			l.force = true
 		case <-l.retry:
 			l.force, l.failure = true, nil
+			l.retryRefused(time.Now(), true)
 			l.change()
 		case r := <-l.results:
 			l.finish(r)

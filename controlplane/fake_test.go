@@ -81,8 +81,8 @@ type fakeApplier struct {
 	mu      sync.Mutex
 	took    time.Duration
 	due     time.Time
-	refuse  map[string]bool // revisions
-	err     error           // refuses everything while it is set
+	err     error                   // refuses everything while it is set
+	judge   func(conf string) error // refuses by what is written, when it is set
 	live    string
 	applied []attempt
 }
@@ -106,8 +106,10 @@ func (a *fakeApplier) Apply(ctx context.Context, b templates.Bundle) (Applied, e
 	if a.err != nil {
 		return Applied{}, a.err
 	}
-	if a.refuse[b.Revision] {
-		return Applied{}, errRefused
+	if a.judge != nil {
+		if err := a.judge(string(b.Files[0].Data)); err != nil {
+			return Applied{}, err
+		}
 	}
 	if a.live == b.Revision {
 		return Applied{Revision: b.Revision, How: Nothing}, nil
@@ -139,6 +141,7 @@ type fakeRenderer struct {
 	mu    sync.Mutex
 	print string
 	err   error
+	judge func(templates.Config) error // refuses by what is to be rendered, when it is set
 }
 
 func (r *fakeRenderer) Render(cfg templates.Config) (templates.Bundle, error) {
@@ -146,6 +149,11 @@ func (r *fakeRenderer) Render(cfg templates.Config) (templates.Bundle, error) {
 	defer r.mu.Unlock()
 	if r.err != nil {
 		return templates.Bundle{}, r.err
+	}
+	if r.judge != nil {
+		if err := r.judge(cfg); err != nil {
+			return templates.Bundle{}, err
+		}
 	}
 	data, err := json.Marshal(struct {
 		Config templates.Config
@@ -180,7 +188,7 @@ func newRig(t *testing.T, lastGood string) *rig {
 	r := &rig{
 		t:        t,
 		registry: &fakeRegistry{send: make(chan registry.Snapshot)},
-		applier:  &fakeApplier{took: 50 * time.Millisecond, refuse: map[string]bool{}},
+		applier:  &fakeApplier{took: 50 * time.Millisecond},
 		renderer: &fakeRenderer{},
 		wake:     make(chan struct{}, 1),
 	}

@@ -31,6 +31,7 @@ type loop struct {
 	live   *proposal // proven live
 	force  bool      // have the Applier look at nginx even if wanted is live
 
+	refused   map[Version]*refusal
 	failure   *Failure
 	failed    string // the revision that was refused; empty when it could not be rendered
 	wait      *Wait
@@ -40,6 +41,7 @@ type loop struct {
 	slotting  bool
 	slotted   chan error
 	timer     *time.Timer
+	alarm     time.Time // when the timer fires; zero when it does not
 	published Status
 }
 
@@ -62,6 +64,7 @@ func newLoop(c *Controller) *loop {
 	l := &loop{
 		Controller: c,
 		files:      map[string]FileFact{},
+		refused:    map[Version]*refusal{},
 		results:    make(chan result),
 		slotted:    make(chan error),
 		timer:      time.NewTimer(time.Hour),
@@ -127,6 +130,7 @@ func earlier(a, b time.Time) time.Time {
 func (l *loop) look(ctx context.Context) {
 	if print := l.Renderer.Fingerprint(); print != l.print {
 		l.print = print
+		l.retryRefused(time.Now(), true)
 		l.change()
 	}
 	if l.have && l.readFiles() {
@@ -146,13 +150,17 @@ func (l *loop) readFiles() bool {
 // step does the next thing that can be done now, or sets the timer for when it can.
 func (l *loop) step(ctx context.Context) {
 	l.timer.Stop()
+	l.alarm = time.Time{}
 	if l.applying || !l.have {
 		return
 	}
 	now := time.Now()
-	if l.dirty {
+	if at := l.retryRefused(now, false); !at.IsZero() {
+		l.until(at)
+	}
+	for l.dirty { // once more when Render refused something
 		if now.Before(l.ready) {
-			l.timer.Reset(l.ready.Sub(now))
+			l.until(l.ready)
 			return
 		}
 		l.dirty = false
@@ -160,31 +168,49 @@ func (l *loop) step(ctx context.Context) {
 		l.storeSlots(ctx)
 	}
 	if l.wanted == nil {
-		l.timer.Reset(max(0, l.failure.NextTry.Sub(now)))
 		if !now.Before(l.failure.NextTry) {
 			l.change()
+			l.until(l.ready)
+			return
 		}
+		l.until(l.failure.NextTry)
 		return
 	}
 	if l.live != nil && l.wanted.bundle.Revision == l.live.bundle.Revision && !l.force {
-		l.live, l.failure, l.wait = l.wanted, nil, nil
+		l.isLive(l.wanted)
 		return
 	}
 	if at := l.nextTry(); now.Before(at) {
 		l.wait = nil
-		l.timer.Reset(at.Sub(now))
+		l.until(at)
 		return
 	}
 	diff := l.diff()
 	if at, why := l.Applier.Due(diff.leave > 0); now.Before(at) && l.live != nil && !l.force {
-		if l.wait == nil {
-			l.wait = &Wait{Since: now}
+		since := now
+		if l.wait != nil {
+			since = l.wait.Since
 		}
-		l.wait = &Wait{Since: l.wait.Since, Until: at, What: diff.String(), Why: why}
-		l.timer.Reset(at.Sub(now))
+		l.wait = &Wait{Since: since, Until: at, What: diff.String(), Why: why}
+		l.until(at)
 		return
 	}
 	l.apply(ctx)
+}
+
+// until has step called again at a time, or earlier.
+func (l *loop) until(at time.Time) {
+	if l.alarm.IsZero() || at.Before(l.alarm) {
+		l.alarm = at
+		l.timer.Reset(time.Until(at))
+	}
+}
+
+// isLive notes that p is proven live.
+func (l *loop) isLive(p *proposal) {
+	l.live, l.good = p, p.Used
+	l.failure, l.failed, l.wait = nil, "", nil
+	l.acquit()
 }
 
 func (l *loop) diff() changes {
@@ -211,12 +237,14 @@ func (l *loop) nextTry() time.Time {
 func (l *loop) propose() {
 	l.readFiles()
 	facts := l.Facts()
-	facts.Group, facts.Files = l.Group, l.files
+	facts.Group, facts.Files, facts.Refused = l.Group, l.files, l.refusals()
 	compiled := Compile(l.snapshot, l.good, facts)
 	bundle, err := l.Renderer.Render(compiled.Config)
 	if err != nil {
 		l.wanted = nil
-		l.fail("", err)
+		if !l.quarantine(compiled.Used, compiled.Config, err) {
+			l.fail("", err)
+		}
 		return
 	}
 	l.wanted = &proposal{Compiled: compiled, bundle: bundle, snapshot: l.snapshot, stale: l.stale}
@@ -249,11 +277,13 @@ func (l *loop) lastGood(p *proposal) LastGood {
 func (l *loop) finish(r result) {
 	l.applying = false
 	if r.err != nil {
+		if l.quarantine(r.proposal.Used, r.proposal.Config, r.err) {
+			return
+		}
 		l.fail(r.proposal.bundle.Revision, r.err)
 		return
 	}
-	l.live, l.good = r.proposal, r.proposal.Used
-	l.failure, l.failed = nil, ""
+	l.isLive(r.proposal)
 	if r.applied.How != Nothing || l.applied == nil {
 		l.applied = &LastApplied{At: time.Now(), How: r.applied.How, Milliseconds: float64(r.applied.Took.Microseconds()) / 1000}
 		l.Log.Info("live", "revision", r.applied.Revision, "how", r.applied.How, "took", r.applied.Took, "seq", r.proposal.snapshot.Seq, "nodes", r.proposal.Nodes)
@@ -267,10 +297,7 @@ func (l *loop) fail(revision string, err error) {
 	if l.failure != nil && l.failed == revision {
 		attempts = l.failure.Attempts + 1
 	}
-	delay := retryMax
-	if shift := attempts - 1; shift < 6 {
-		delay = retryMin << shift
-	}
+	delay := backoff(attempts)
 	l.failed = revision
 	l.failure = &Failure{At: now, Message: err.Error(), Attempts: attempts, NextTry: now.Add(delay)}
 	l.Log.Error("not applied; the last good configuration serves", "revision", revision, "attempts", attempts, "next", delay, "error", err)

@@ -91,7 +91,7 @@ func newBuilder(cfg Config) *builder {
 
 // refuse notes why an object cannot be rendered.
 func (b *builder) refuse(object, format string, args ...any) {
-	b.refused = append(b.refused, fmt.Errorf("%s: %w", object, fmt.Errorf(format, args...)))
+	b.refused = append(b.refused, &ObjectError{Object: object, Err: fmt.Errorf(format, args...)})
 }
 
 // maxRefused bounds the message: a thousand nodes with the same fault need not all be named.

@@ -35,11 +35,12 @@ const cluster = uint64(50 * time.Millisecond / tick)
 
 // notice notes the reloads that are not ours: those of workers that no noted one explains. workers are sorted.
 func (s *state) notice(workers []worker) {
+	known := len(s.Reloads) // those added here are known by their workers only: every gap begins another
 	for i, w := range workers {
 		if i > 0 && w.start-workers[i-1].start <= cluster {
 			continue // forked together with the one before
 		}
-		if at, noted := s.find(w); !noted || s.Reloads[at].unnoted(w, workers[:i]) {
+		if at, noted := s.find(w); !noted || at >= known || s.Reloads[at].unnoted(w, workers[:i]) {
 			s.Reloads = append(s.Reloads, reload{s.last() + 1, w.start})
 		}
 	}
@@ -48,14 +49,14 @@ func (s *state) notice(workers []worker) {
 // unnoted says whether w, which seems to be of generation r, is of a later one that nobody noted: others of r are leaving
 // and it is not.
 func (r reload) unnoted(w worker, older []worker) bool {
-	return !w.leaving && slices.ContainsFunc(older, func(o worker) bool { return o.leaving && o.start+1 >= r.Start })
+	return !w.leaving && slices.ContainsFunc(older, func(o worker) bool { return o.leaving && o.start >= r.Start })
 }
 
-// find returns the index of the reload that started w: the newest that is not younger. Start times are rounded down, so
-// that a worker may seem one tick older than it is.
+// find returns the index of the reload that started w: the newest that is not younger. Both times are of the same clock,
+// rounded down to the same ticks.
 func (s *state) find(w worker) (int, bool) {
 	for i, r := range slices.Backward(s.Reloads) {
-		if r.Start <= w.start+1 && r.Start > 0 {
+		if r.Start <= w.start && r.Start > 0 {
 			return i, true
 		}
 	}

@@ -75,7 +75,7 @@ func bundleOf(files ...templates.File) templates.Bundle {
 	return templates.Bundle{Files: files, Revision: hex.EncodeToString(hash.Sum(nil))}
 }
 
-func options(t *testing.T) Options {
+func options(t testing.TB) Options {
 	t.Helper()
 	dir, err := os.MkdirTemp("", "sluice-nginx-") // t.TempDir's path may be too long for a unix socket
 	if err != nil {
@@ -96,7 +96,7 @@ func options(t *testing.T) Options {
 }
 
 // open returns a Driver whose nginx is ended with the test.
-func open(t *testing.T, o Options) *Driver {
+func open(t testing.TB, o Options) *Driver {
 	t.Helper()
 	d, err := Open(t.Context(), o)
 	if err != nil {
@@ -113,7 +113,7 @@ func open(t *testing.T, o Options) *Driver {
 func abandon(d *Driver) { _ = unlockDir(d.lock) }
 
 // sweep ends all of a Driver's nginx.
-func sweep(t *testing.T, d *Driver) {
+func sweep(t testing.TB, d *Driver) {
 	t.Helper()
 	within(t, 10*time.Second, "nginx is gone", func() bool {
 		left := 0
@@ -126,7 +126,7 @@ func sweep(t *testing.T, d *Driver) {
 }
 
 // everyProcess returns the master and all workers, orphans too.
-func everyProcess(t *testing.T, d *Driver) []process {
+func everyProcess(t testing.TB, d *Driver) []process {
 	t.Helper()
 	var all []process
 	master, err := d.findMaster()
@@ -207,7 +207,7 @@ func serves(t *testing.T, port int, want string) {
 }
 
 // within waits for a condition, which is looked at every few milliseconds.
-func within(t *testing.T, limit time.Duration, what string, ok func() bool) {
+func within(t testing.TB, limit time.Duration, what string, ok func() bool) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), limit) // cleanups wait too, when the test's own has ended
 	defer cancel()
@@ -269,14 +269,19 @@ func alive(t *testing.T, conns []*websocket.Conn) {
 	}
 }
 
+func master(t *testing.T, d *Driver) process {
+	t.Helper()
+	m, err := d.findMaster()
+	if err != nil || m == (process{}) {
+		t.Fatalf("find the master: %v, %v", m, err)
+	}
+	return m
+}
+
 // acceptingPIDs returns the workers that serve now.
 func acceptingPIDs(t *testing.T, d *Driver) []int {
 	t.Helper()
-	master, err := d.findMaster()
-	if err != nil {
-		t.Fatalf("find the master: %v", err)
-	}
-	all := pids(d.accepting(master))
+	all := pids(d.accepting(master(t, d)))
 	slices.Sort(all)
 	return all
 }

@@ -47,7 +47,7 @@ func TestChanged(t *testing.T) {
 	fires(false, "our reload")
 
 	dial(t, port, 2)
-	if err := d.master.signal(syscall.SIGHUP); err != nil {
+	if err := master(t, d).signal(syscall.SIGHUP); err != nil {
 		t.Fatal(err)
 	}
 	fires(true, "somebody's reload")
@@ -55,7 +55,7 @@ func TestChanged(t *testing.T) {
 	if live := d.Live(t.Context()); len(live.Generations) != 3 {
 		t.Errorf("generations: %+v, want 3: two of ours, one of somebody", live.Generations)
 	}
-	kill(t, d.master)
+	kill(t, master(t, d))
 	fires(true, "the death of the master")
 	apply(t, d, b, Started)
 	fires(false, "our start")
