@@ -11,8 +11,8 @@ import (
 	"sluice/registry"
 )
 
-const noSpaceMend = "etcd has used up its quota and refuses to write. Make room (etcdctl compact, then etcdctl defrag) or " +
-	"raise the quota, then: etcdctl alarm disarm. An embedded etcd disarms itself when it starts with room enough"
+const noSpaceMend = "etcd has used up its quota, or its disk, and refuses to write. Make room (etcdctl compact, then etcdctl " +
+	"defrag) or raise the quota, then: etcdctl alarm disarm. An embedded etcd does all that by itself once there is room"
 
 // watchAlarms sends what etcd's alarms mean, at first and then now and again, and at once after a write was refused.
 func (r *Registry) watchAlarms(ctx context.Context, news chan<- []registry.Problem) {

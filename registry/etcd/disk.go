@@ -12,50 +12,71 @@ const (
 	diskInterval = 5 * time.Second
 	// minFree is more than etcd takes at once: it allots 64 MB for each piece of its write-ahead log.
 	minFree = 160 << 20
+	// rewriteInterval is short beside that of compaction, before which there is nothing to gain.
+	rewriteInterval = 10 * time.Minute
 )
 
-// guardDisk raises etcd's own NOSPACE alarm before the disk is full, as a full disk would kill the server, and lowers it
+// diskGuard raises etcd's own NOSPACE alarm before the disk is full, as a full disk would kill the server, and lowers it
 // when there is room again: on the disk and in the quota.
-func (e *Embedded) guardDisk(ctx context.Context, dir string, quota int64) {
+type diskGuard struct {
+	e         *Embedded
+	dir       string
+	quota     int64
+	every     time.Duration // the database is written anew at most this often
+	rewritten time.Time
+}
+
+func (g *diskGuard) run(ctx context.Context) {
 	tick := time.NewTicker(diskInterval)
 	defer tick.Stop()
 	for {
-		if free, err := freeBytes(dir); err == nil {
-			e.guardOnce(ctx, free, quota)
+		if free, err := freeBytes(g.dir); err == nil {
+			g.look(ctx, free)
 		}
 		select {
 		case <-ctx.Done():
 			return
-		case <-e.failed:
+		case <-g.e.failed:
 			return
 		case <-tick.C:
 		}
 	}
 }
 
-func (e *Embedded) guardOnce(ctx context.Context, free, quota int64) {
-	server := e.server.Server
+func (g *diskGuard) look(ctx context.Context, free int64) {
+	db := g.e.server.Server.Backend()
 	raised := false
-	for _, a := range server.Alarms() {
+	for _, a := range g.e.server.Server.Alarms() {
 		raised = raised || a.Alarm == etcdserverpb.AlarmType_NOSPACE
 	}
-	inUse := server.Backend().SizeInUse()
 	switch {
 	case free < minFree && !raised:
-		e.log.Error("the disk is almost full: no changes are taken until there is room", "free_bytes", free, "wanted_bytes", 2*minFree)
-		e.setAlarm(ctx, etcdserverpb.AlarmRequest_ACTIVATE)
-	case raised && free > 2*minFree+inUse && inUse < quota/2:
-		// Twice the room that raised it keeps it from going up and down. The quota is on the size of the file, which only
-		// shrinks when it is written anew.
-		if server.Backend().Size() > quota*3/4 {
-			if err := server.Backend().Defrag(); err != nil {
-				e.log.Warn("the database could not be written anew", "error", err)
-				return
-			}
+		g.e.log.Error("the disk is almost full: no changes are taken until there is room", "free_bytes", free, "wanted_bytes", 2*minFree)
+		g.e.setAlarm(ctx, etcdserverpb.AlarmRequest_ACTIVATE)
+	case raised && free > 2*minFree+db.Size(): // more room than raised it, so that it does not go up and down
+		if !g.roomInQuota() {
+			return
 		}
-		e.log.Info("there is room again: changes are taken", "free_bytes", free, "in_use_bytes", inUse)
-		e.setAlarm(ctx, etcdserverpb.AlarmRequest_DEACTIVATE)
+		g.e.log.Info("there is room again: changes are taken", "free_bytes", free, "database_bytes", db.Size())
+		g.e.setAlarm(ctx, etcdserverpb.AlarmRequest_DEACTIVATE)
 	}
+}
+
+// roomInQuota reports whether a quarter of the quota is free. The quota is on the size of the file, and that shrinks only
+// when the file is written anew. While the alarm is raised, nobody misses the moment that this takes.
+func (g *diskGuard) roomInQuota() bool {
+	db := g.e.server.Server.Backend()
+	if db.Size() <= g.quota*3/4 {
+		return true
+	}
+	if time.Since(g.rewritten) < g.every {
+		return false
+	}
+	g.rewritten = time.Now()
+	if err := db.Defrag(); err != nil {
+		g.e.log.Warn("the database could not be written anew", "error", err)
+	}
+	return db.Size() <= g.quota*3/4
 }
 
 func (e *Embedded) setAlarm(ctx context.Context, action etcdserverpb.AlarmRequest_AlarmAction) {

@@ -95,7 +95,8 @@ func (e *Embedded) start(cfg EmbeddedConfig) error {
 	e.serving.Store(true)
 	ctx, cancel := context.WithCancel(context.Background())
 	e.stop = cancel
-	e.guard.Go(func() { e.guardDisk(ctx, dir, conf.QuotaBackendBytes) })
+	guard := &diskGuard{e: e, dir: dir, quota: conf.QuotaBackendBytes, every: rewriteInterval}
+	e.guard.Go(func() { guard.run(ctx) })
 	return nil
 }
 

@@ -150,8 +150,9 @@ func TestQuotaAlarm(t *testing.T) {
 	if _, err := r.client.Compact(t.Context(), resp.Header.Revision, clientv3.WithCompactPhysical()); err != nil {
 		t.Fatal(err)
 	}
+	guard := &diskGuard{e: e, quota: quota}
 	eventually(t, "room is made", func() bool {
-		e.guardOnce(t.Context(), 1<<40, quota)
+		guard.look(t.Context(), 1<<40)
 		return len(e.server.Server.Alarms()) == 0
 	})
 	commit(t, r, "b", `{}`)
@@ -162,6 +163,8 @@ func TestQuotaAlarm(t *testing.T) {
 func TestDiskGuard(t *testing.T) {
 	t.Parallel()
 	e := server(t, EmbeddedConfig{Dir: t.TempDir()})
+	e.stop() // its own guard finds an ample disk
+	e.guard.Wait()
 	r := open(t, e.ClientURL(), "f", impatient)
 	commit(t, r, "a", `{}`)
 	steps := []struct {
@@ -173,9 +176,9 @@ func TestDiskGuard(t *testing.T) {
 		{minFree + 1, true}, // not up and down
 		{4 * minFree, false},
 	}
+	guard := &diskGuard{e: e, quota: DefaultQuotaBytes}
 	for i, step := range steps {
-		// The guard itself looks every few seconds and finds an ample disk; twice makes sure that ours came last.
-		e.guardOnce(t.Context(), step.free, DefaultQuotaBytes)
+		guard.look(t.Context(), step.free)
 		_, err := r.Commit(t.Context(), registry.Tx{Ops: []registry.Op{{
 			Ref: registry.Ref{Kind: registry.KindUpstream, Name: "a"}, Value: fmt.Appendf(nil, `{"i":%d}`, i),
 		}}})
