@@ -4,6 +4,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"io"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -60,7 +62,7 @@ func startGateway(tb testing.TB, o GatewayOptions) *Gateway {
 		g.argv = append(g.argv, "--registry", o.Registry)
 	}
 	if !slices.ContainsFunc(o.Args, func(arg string) bool { return strings.HasPrefix(arg, "--on-exit") }) {
-		g.argv = append(g.argv, "--on-exit", "quit", "--worker-shutdown-timeout", "3s")
+		g.argv = append(g.argv, "--on-exit", "quit")
 	}
 	g.argv = append(g.argv, o.Args...)
 	tb.Cleanup(func() { endNginx(tb, g.Dir) })
@@ -87,6 +89,8 @@ func (g *Gateway) Start() {
 func (g *Gateway) StartOnly() {
 	g.tb.Helper()
 	g.Process = startProcess(g.tb, "sluice "+g.Name, g.env, g.argv...)
+	// Before it would be killed, so that its nginx ends with it. What it did until then is looked at in any case.
+	g.tb.Cleanup(g.Process.Stop)
 }
 
 // Kill ends sluice with SIGKILL. Its nginx lives on.
@@ -138,14 +142,36 @@ func (g *Gateway) Status() controlplane.Status {
 
 func (g *Gateway) status(ctx context.Context) (controlplane.Status, error) {
 	var status controlplane.Status
-	text, err := g.CLI(ctx, "", "status", "-o", "json")
+	text, err := g.get(ctx, "/v1/self")
 	if err != nil {
 		return status, err
 	}
-	if err := json.Unmarshal([]byte(text), &status); err != nil {
+	if err := json.Unmarshal(text, &status); err != nil {
 		return status, fmt.Errorf("decode the status %q: %w", text, err)
 	}
 	return status, nil
+}
+
+// get asks the gateway's API; on another host, whose loopback is not ours, with the CLI.
+func (g *Gateway) get(ctx context.Context, path string) ([]byte, error) {
+	if g.host != nil {
+		text, err := g.CLI(ctx, "", "status", "-o", "json")
+		return []byte(text), err
+	}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, g.API+path, http.NoBody)
+	if err != nil {
+		return nil, err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return nil, err
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err == nil && resp.StatusCode != http.StatusOK {
+		err = fmt.Errorf("GET %s: %s: %s", path, resp.Status, text)
+	}
+	return text, err
 }
 
 // Wait waits until check likes the gateway's status.

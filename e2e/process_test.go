@@ -15,7 +15,7 @@ import (
 	"time"
 )
 
-// Process is a program that the test started. It is ended with the test, and its output is shown when the test failed.
+// Process is a program that the test started. It is killed at the test's end, and its output is shown when the test failed.
 type Process struct {
 	tb   testing.TB
 	name string
@@ -41,12 +41,24 @@ func startProcess(tb testing.TB, name string, env []string, argv ...string) *Pro
 		close(p.done)
 	}()
 	tb.Cleanup(func() {
-		p.Stop()
-		if tb.Failed() {
-			tb.Logf("output of %s:\n%s", name, p.Output())
-		}
+		p.Kill()
+		p.check()
 	})
 	return p
+}
+
+// check fails the test when the process found a race or panicked, and shows its output when the test has failed.
+func (p *Process) check() {
+	p.tb.Helper()
+	output := p.Output()
+	for _, wrong := range []string{"WARNING: DATA RACE", "\npanic: ", "fatal error: "} {
+		if strings.Contains(output, wrong) {
+			p.tb.Errorf("%s: %s", p.name, strings.TrimSpace(wrong))
+		}
+	}
+	if p.tb.Failed() {
+		p.tb.Logf("output of %s:\n%s", p.name, output)
+	}
 }
 
 // PID returns the process's id.

@@ -13,7 +13,7 @@ func eventually(tb testing.TB, within time.Duration, what string, check func(ctx
 	ctx, cancel := context.WithTimeout(tb.Context(), within)
 	defer cancel()
 	started := time.Now()
-	tick := time.NewTicker(20 * time.Millisecond)
+	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
 	for {
 		err := check(ctx)

@@ -16,15 +16,18 @@ function open({ client, url, transports, localAddress, reconnection }, answer) {
     transports,
     reconnection: Boolean(reconnection),
     forceNew: true,
-    timeout: 10000,
+    timeout: 5000,
     localAddress, // of the WebSocket
     agent: new http.Agent({ keepAlive: true, localAddress }), // of long-polling
   });
   clients.set(client, socket);
+  // The upgrade may have failed before there was anybody to hear of it.
+  const timer = setTimeout(() => once({ error: `no ${transports.at(-1)} within 5 s` }), 5000);
   let answered = false;
   const once = (line) => {
     if (answered) return;
     answered = true;
+    clearTimeout(timer);
     answer(line);
   };
   const wantsUpgrade = transports.length > 1;
@@ -45,7 +48,7 @@ function open({ client, url, transports, localAddress, reconnection }, answer) {
 // Asks the node through the session which one it is.
 function whoami(socket, answer) {
   if (!socket.connected) return answer({ error: 'not connected' });
-  socket.timeout(10000).emit('whoami', (err, seen) => {
+  socket.timeout(5000).emit('whoami', (err, seen) => {
     if (err) answer({ error: `no answer: ${err.message}` });
     else answer({ ...seen, sid: socket.io.engine.id });
   });
