@@ -35,7 +35,7 @@ func TestApplyWaits(t *testing.T) {
 			s.SeqWanted, s.Failure = 1, &controlplane.Failure{At: old.Add(time.Second), Message: "[emerg] bogus"}
 		}), "20s", exitNotLive, "seq 1 is committed, but edge-1 serves the last good configuration: [emerg] bogus"},
 		{"an older failure goes away", set(func(s *controlplane.Status) {
-			s.Failure = &controlplane.Failure{At: old, Message: "[emerg] older"}
+			s.SeqWanted, s.Failure = 1, &controlplane.Failure{At: old, Message: "[emerg] older"}
 		}), set(func(s *controlplane.Status) { s.SeqWanted, s.SeqLive, s.Failure = 1, 1, nil }), "20s", 0, "seq 1 is live"},
 		{"an object is left out", nil, set(func(s *controlplane.Status) {
 			s.SeqWanted, s.SeqLive = 1, 1
