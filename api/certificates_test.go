@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"sluice/api"
+	"sluice/controlplane"
 	"sluice/controlplane/spec"
 	"sluice/registry"
 )
@@ -94,7 +95,7 @@ func TestKeysAreStoredApart(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if secret, err := spec.Decode[spec.Secret](o.Value); err != nil || secret.PEM != pair.Key {
+	if secret, err := spec.Decode[controlplane.Secret](o.Value); err != nil || secret.PEM != pair.Key {
 		t.Errorf("the stored key is another one, or %v", err)
 	}
 

@@ -8,6 +8,7 @@ import (
 	"maps"
 	"slices"
 
+	"sluice/controlplane"
 	"sluice/controlplane/spec"
 	"sluice/registry"
 )
@@ -46,7 +47,7 @@ func (k keys) split(object any, before registry.Object) any {
 // planKeys adds the secrets to the operations: those that are stored, and those that no certificate names any more.
 func (s *Server) planKeys(ctx context.Context, p *plan, k keys) error {
 	for _, hash := range slices.Sorted(maps.Keys(k.store)) {
-		value, err := json.Marshal(spec.Secret{PEM: k.store[hash]})
+		value, err := json.Marshal(controlplane.Secret{PEM: k.store[hash]})
 		if err != nil {
 			return fmt.Errorf("encode a key: %w", err)
 		}
@@ -112,12 +113,20 @@ func (s *Server) checkStoredKey(ctx context.Context, cert spec.Certificate, afte
 	if err != nil {
 		return nil, s.fault(err)
 	}
-	secret, err := spec.Decode[spec.Secret](o.Value)
-	if err != nil {
-		return []spec.FieldError{{Field: "/keySHA256", Message: "the stored key cannot be read: give the key itself"}}, nil
-	}
-	if err := spec.CheckKey(cert.Chain, secret.PEM); err != nil {
-		return []spec.FieldError{{Field: "/keySHA256", Message: err.Error()}}, nil
+	if why := misfit(cert.Chain, o); why != "" {
+		return []spec.FieldError{{Field: "/keySHA256", Message: why}}, nil
 	}
 	return nil, nil
+}
+
+// misfit says why a stored key does not fit a chain, or "".
+func misfit(chain string, o registry.Object) string {
+	secret, err := spec.Decode[controlplane.Secret](o.Value)
+	if err != nil {
+		return "the stored key cannot be read: give the key itself"
+	}
+	if err := spec.CheckKey(chain, secret.PEM); err != nil {
+		return err.Error()
+	}
+	return ""
 }

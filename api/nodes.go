@@ -120,7 +120,7 @@ func nodeErrors(n registry.Node) []spec.FieldError {
 		return nil
 	}
 	all := []error{err}
-	if joined, ok := err.(interface{ Unwrap() []error }); ok { //nolint:errorlint // only the outermost is asked
+	if joined, ok := err.(interface{ Unwrap() []error }); ok {
 		all = joined.Unwrap()
 	}
 	var out []spec.FieldError

@@ -59,7 +59,7 @@ func note(line string) {
 	if err != nil {
 		fatal(os.Stderr, err)
 	}
-	if _, err := io.WriteString(f, line+"\n"); err != nil {
+	if _, err := f.WriteString(line + "\n"); err != nil {
 		fatal(os.Stderr, err)
 	}
 	_ = f.Close()
@@ -109,7 +109,7 @@ func (in *testInstance) register(t *testing.T, args ...string) *sidecar {
 	s.Cmd = exec.CommandContext(context.WithoutCancel(t.Context()), "sluice", append([]string{"register", "--service", "io", "--id", "n1", "--address", address}, args...)...)
 	s.Env = append(os.Environ(), "SLUICE_API="+in.url, "ADDRESS="+address, "NODES_URL="+in.url+"/v1/nodes",
 		"GATE="+filepath.Join(s.dir, "gate"), "OUT="+filepath.Join(s.dir, "out"))
-	s.Cmd.Stderr = s
+	s.Stderr = s
 	if err := s.Start(); err != nil {
 		t.Fatal(err)
 	}

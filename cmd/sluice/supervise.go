@@ -122,7 +122,7 @@ type child struct {
 // it before the node has left. When sluice is killed, the command gets SIGTERM from the kernel; this is bound to the
 // thread that started it, so that one is kept until the command has ended.
 func startChild(argv []string) (*child, error) {
-	cmd := exec.Command(argv[0], argv[1:]...) //nolint:gosec // running what the caller names is the purpose
+	cmd := exec.Command(argv[0], argv[1:]...)
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	c := &child{cmd: cmd, exited: make(chan struct{})}

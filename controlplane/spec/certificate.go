@@ -14,11 +14,6 @@ import (
 	"strings"
 )
 
-// Secret is the value of a private key's object in the registry; the object is named by KeyHash(PEM).
-type Secret struct {
-	PEM string `json:"pem"`
-}
-
 // KeyHash returns the hex SHA-256 of a private key's text, by which its secret is named.
 func KeyHash(pem string) string {
 	sum := sha256.Sum256([]byte(pem))

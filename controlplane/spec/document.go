@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"unicode/utf8"
 
 	"github.com/goccy/go-yaml"
 	"github.com/goccy/go-yaml/ast"
@@ -23,13 +24,17 @@ func ParseDocument(data []byte) (Document, error) {
 	if len(bytes.TrimSpace(data)) == 0 {
 		return d, errors.New("the document is empty")
 	}
+	if !utf8.Valid(data) {
+		return d, errors.New("the document is not text in UTF-8")
+	}
 	// The JSON decoder takes JSON that is indented with tabs, which YAML refuses, and gives better messages.
 	if bytes.TrimSpace(data)[0] == '{' {
 		if err := checkStrict(data, reflect.TypeFor[Document]()); err != nil {
 			line := 1 + bytes.Count(data[:min(int(err.offset), len(data))], []byte("\n"))
 			return d, fmt.Errorf("line %d: %w", line, err.FieldError)
 		}
-		return d, json.Unmarshal(data, &d)
+		err := json.Unmarshal(data, &d)
+		return d, err
 	}
 	file, err := parser.ParseBytes(data, 0)
 	if err != nil {
@@ -54,7 +59,8 @@ func ParseDocument(data []byte) (Document, error) {
 	if err := checkStrict(text, reflect.TypeFor[Document]()); err != nil {
 		return d, fmt.Errorf("line %d: %w", lineOf(docs[0].Body, err.Field), err.FieldError)
 	}
-	return d, json.Unmarshal(text, &d)
+	err = json.Unmarshal(text, &d)
+	return d, err
 }
 
 // yamlError leaves the excerpt of the text out, which may hold a private key.

@@ -73,6 +73,7 @@ func TestParseDocumentNamesTheLine(t *testing.T) {
 	tests := []struct{ name, text, want string }{
 		{"empty", " \n", "the document is empty"},
 		{"only a comment", "# nothing\n", "the document is empty"},
+		{"not text", "a: \xff", "the document is not text in UTF-8"},
 		{"unknown kind", "upstreams: {}\nstreams: {}\n", "line 2: /streams: is unknown: there are certificates, overrides, sites, upstreams"},
 		{"unknown field", "sites:\n  chat:\n    routes:\n      - upstream: io\n      - upstream: io\n        timeout: 5s\n",
 			"line 6: /sites/chat/routes/1/timeout: is unknown: there are bufferSize, buffering, connectTimeout, kind, match, maxBodySize, path, readTimeout, retries, sendTimeout, upstream"},

@@ -21,17 +21,16 @@ const endpointsService = "endpoints:"
 // SplitNode splits the name of an override, "service/id". The id may have slashes, a service has none; the service of an
 // upstream's endpoints, "endpoints:PREFIX", may, and then the id has none.
 func SplitNode(name string) (service, id string, err error) {
-	cut := strings.Index(name, "/")
-	prefix, endpoints := strings.CutPrefix(name, endpointsService)
-	if endpoints {
-		cut = strings.LastIndex(name, "/")
+	service, id, ok := strings.Cut(name, "/")
+	_, endpoints := strings.CutPrefix(name, endpointsService)
+	if i := strings.LastIndex(name, "/"); endpoints && ok {
+		service, id = name[:i], name[i+1:]
 	}
-	if cut < 0 {
+	if !ok {
 		return "", "", fmt.Errorf("%q does not name a node: write it as service/id", name)
 	}
-	service, id = name[:cut], name[cut+1:]
 	switch {
-	case endpoints && !endpointsKey.MatchString(strings.TrimSuffix(prefix, "/"+id)), !endpoints && !ValidName(service):
+	case endpoints && !endpointsKey.MatchString(strings.TrimPrefix(service, endpointsService)), !endpoints && !ValidName(service):
 		return "", "", fmt.Errorf("%q does not name a node as service/id: the service %q is not a name", name, service)
 	case id == "" || len(id) > 253 || !printable(id):
 		return "", "", fmt.Errorf("%q does not name a node as service/id: an id is 1 to 253 bytes of printable text", name)

@@ -3,6 +3,7 @@ package spec
 import (
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // SocketIOSilence is how long a healthy Socket.IO session can be silent: Engine.IO's default pingInterval (25 s) and
@@ -76,7 +77,8 @@ func checkPath(c checker, path string) {
 	}
 	switch i := strings.IndexFunc(path, func(r rune) bool { return !ok(r) }); {
 	case i >= 0:
-		c.add("%q has the character %q: a path is letters, digits and %s", path, []rune(path[i:])[0], strings.Join(strings.Split(pathCharacters, ""), " "))
+		bad, _ := utf8.DecodeRuneInString(path[i:])
+		c.add("%q has the character %q: a path is letters, digits and %s", path, bad, strings.Join(strings.Split(pathCharacters, ""), " "))
 	case path[0] != '/':
 		c.add("%q does not start with a slash: write %q", path, "/"+path)
 	case len(path) > 1000:
