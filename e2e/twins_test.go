@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io/fs"
+	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"testing"
@@ -41,17 +42,27 @@ func TestTwoGatewaysRenderTheSame(t *testing.T) {
 		registered[id].Stop()
 		delete(registered, id)
 	}
-	for _, change := range []func(){
-		func() { join("a"); join("b"); join("c") },
-		func() { leave("b") },             // its slot stays, down
-		func() { join("d") },              // takes the free slot
-		func() { join("e"); leave("a") },  // at once
-		func() { leave("c"); join("c2") }, // another takes its place
-		func() { join("a"); join("b") },
-	} {
-		change()
+	compare := func() {
 		sameFiles(t, gateways, len(registered))
 		sameNodes(t, clients, gateways, step)
+	}
+	for _, change := range []func(){
+		func() { join("a"); join("b"); join("c") },
+		func() { leave("b") },            // its slot stays, down
+		func() { join("d") },             // takes the free slot
+		func() { join("e"); leave("a") }, // at once
+	} {
+		change()
+		compare()
+	}
+	// The long version goes on by chance.
+	for until := time.Now().Add(soak(t)); time.Now().Before(until) && !t.Failed(); compare() {
+		id := string(rune('a' + rand.IntN(6)))
+		if registered[id] == nil {
+			join(id)
+		} else if len(registered) > 1 {
+			leave(id)
+		}
 	}
 }
 
@@ -80,13 +91,18 @@ func sameNodes(t *testing.T, clients *Clients, gateways []*Gateway, step int) {
 	for i := range 12 {
 		var nodes []string
 		for _, g := range gateways {
-			s, err := clients.Open(t.Context(), fmt.Sprintf("%d %d %s", step, i, g.Name), ClientOptions{
+			name := fmt.Sprintf("%d %d %s", step, i, g.Name)
+			s, err := clients.Open(t.Context(), name, ClientOptions{
 				URL: g.URL(), Transports: upgrading, LocalAddress: fmt.Sprintf("10.204.%d.1", i),
 			})
 			if err != nil {
 				t.Fatalf("client %d through %s: %v", i, g.Name, err)
 			}
 			nodes = append(nodes, s.Node)
+			// One that stayed would keep the workers of this generation, and so the next reload would have to wait.
+			if err := clients.Close(t.Context(), name); err != nil {
+				t.Fatal(err)
+			}
 		}
 		if nodes[0] != nodes[1] {
 			t.Errorf("client %d is on %s through one gateway, on %s through the other", i, nodes[0], nodes[1])
