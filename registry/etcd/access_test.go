@@ -58,7 +58,9 @@ func TestPassword(t *testing.T) {
 	login := func(password string) Config {
 		return Config{Endpoints: []string{e.ClientURL()}, Fleet: "f", Username: "sluice", Password: password, Logger: quietLog(t)}
 	}
-	if r, err := newRegistry(ctx, login("wrong"), impatient); err == nil {
+	slow := impatient
+	slow.call = 20 * time.Second // a hash of a password is meant to take long
+	if r, err := newRegistry(ctx, login("wrong"), slow); err == nil {
 		_ = r.Close()
 		t.Error("a wrong password was taken")
 	}
@@ -72,7 +74,8 @@ func TestPassword(t *testing.T) {
 
 	// With etcd away, New does not wait for ever, and the password is checked when etcd comes.
 	e.Close()
-	r, err := newRegistry(ctx, login("secret"), impatient)
+	slow.call = 4 * time.Second
+	r, err := newRegistry(ctx, login("secret"), slow)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -218,9 +218,10 @@ func TestWatchNoticesSilence(t *testing.T) {
 	w := watch(t, r, nil)
 	w.until("the first", hasSeq(0))
 	// Where nothing happens, the signs of life keep the watch.
+	before := r.Health()
 	w.silent(3 * impatient.silence)
-	if h := r.Health(); !h.Connected {
-		t.Errorf("Health of a calm registry is %+v", h)
+	if h := r.Health(); h != before {
+		t.Errorf("Health of a calm registry is %+v, was %+v", h, before)
 	}
 	p.freeze(true)
 	seq := commit(t, direct, "a", `{}`)
@@ -229,6 +230,26 @@ func TestWatchNoticesSilence(t *testing.T) {
 	p.freeze(false)
 	p.open()
 	w.until("what happened meanwhile", hasSeq(seq))
+}
+
+// TestCalmAfterReconnect: a watch that the client resumed in a calm etcd is silent, which is no outage. It has a server of
+// its own, where nobody else makes revisions.
+func TestCalmAfterReconnect(t *testing.T) {
+	t.Parallel()
+	p := newProxy(t, server(t, EmbeddedConfig{Dir: t.TempDir()}).ClientURL())
+	r := open(t, p.url(), "f", impatient)
+	w := watch(t, r, nil)
+	w.until("the first", hasSeq(0))
+	w.silent(3 * impatient.silence)
+	p.cut()
+	eventually(t, "Health is down", func() bool { return !r.Health().Connected })
+	p.open()
+	eventually(t, "Health is up", func() bool { return r.Health().Connected })
+	up := r.Health()
+	w.silent(4 * impatient.silence)
+	if h := r.Health(); h != up {
+		t.Errorf("Health is %+v, was %+v", h, up)
+	}
 }
 
 func TestReconcileMendsWhatAWatchMissed(t *testing.T) {

@@ -5,12 +5,17 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"strings"
 	"time"
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
+
+// errSilent says that a watch gave no sign of life. It may have died; or it was resumed by the client in an etcd where
+// nothing happened since, which is silent by nature (see follow). The list that follows tells which.
+var errSilent = errors.New("the watch is silent")
 
 // feed is one prefix of keys that a Watch follows.
 type feed struct {
@@ -76,7 +81,7 @@ func (f *feed) run(ctx context.Context, r *Registry, news chan<- batch) {
 		if listed {
 			wait = r.timing.retryMin
 		}
-		if err == nil || listed && compacted(err) {
+		if err == nil || listed && (compacted(err) || errors.Is(err, errSilent)) {
 			continue
 		}
 		r.note(err)
@@ -115,12 +120,15 @@ func (f *feed) follow(ctx context.Context, r *Registry, news chan<- batch) (list
 	// Without a leader, a member that is cut off would be silent for ever.
 	ctx, cancel := context.WithCancel(clientv3.WithRequireLeader(ctx))
 	defer cancel()
-	events := client.Watch(ctx, f.prefix, clientv3.WithPrefix(), clientv3.WithRev(list.Header.Revision+1))
+	// What comes next is revision+1. But etcd gives a watch that begins in the future no sign of life until that comes, so
+	// it begins at the revision that was listed, whose events are left out.
+	seen := list.Header.Revision
+	events := client.Watch(ctx, f.prefix, clientv3.WithPrefix(), clientv3.WithRev(seen))
 	reconcile := time.NewTimer(around(r.timing.reconcile))
 	defer reconcile.Stop()
 	alive := time.NewTicker(r.timing.progress)
 	defer alive.Stop()
-	heard, rev := time.Now(), list.Header.Revision
+	heard, rev := time.Now(), seen
 	for {
 		select {
 		case resp, ok := <-events:
@@ -136,12 +144,13 @@ func (f *feed) follow(ctx context.Context, r *Registry, news chan<- batch) (list
 					f.prefix, rev, resp.Header.GetRevision())
 			}
 			heard, rev = time.Now(), resp.Header.GetRevision()
-			if len(resp.Events) > 0 && !send(ctx, news, batch{feed: f, events: resp.Events}) {
+			fresh := slices.DeleteFunc(resp.Events, func(ev *clientv3.Event) bool { return ev.Kv.ModRevision <= seen })
+			if len(fresh) > 0 && !send(ctx, news, batch{feed: f, events: fresh}) {
 				return true, ctx.Err()
 			}
 		case <-alive.C:
-			if silent := time.Since(heard); silent > r.timing.silence {
-				return true, fmt.Errorf("watch %s: %w for %s", f.prefix, errNoAnswer, silent.Round(time.Second))
+			if time.Since(heard) > r.timing.silence {
+				return true, errSilent
 			}
 			requestProgress(ctx, client, r.timing.progress/4)
 		case <-reconcile.C:
