@@ -74,8 +74,7 @@ func TestPassword(t *testing.T) {
 
 	// With etcd away, New does not wait for ever, and the password is checked when etcd comes.
 	e.Close()
-	slow.call = 4 * time.Second
-	r, err := newRegistry(ctx, login("secret"), slow)
+	r, err := newRegistry(ctx, login("secret"), impatient)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,58 +1,17 @@
-package registry_test
+package etcd
 
 import (
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
-	"log/slog"
-	"os"
 	"slices"
 	"strings"
-	"sync/atomic"
 	"testing"
 	"time"
 
 	"sluice/registry"
-	"sluice/registry/etcd"
 )
-
-var server *etcd.Embedded
-
-func TestMain(m *testing.M) {
-	os.Exit(run(m))
-}
-
-func run(m *testing.M) int {
-	dir, err := os.MkdirTemp("", "sluice-seal-test-")
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer os.RemoveAll(dir)
-	server, err = etcd.StartEmbedded(etcd.EmbeddedConfig{Dir: dir, Logger: slog.New(slog.DiscardHandler)})
-	if err != nil {
-		fmt.Fprintln(os.Stderr, err)
-		return 1
-	}
-	defer server.Close()
-	return m.Run()
-}
-
-var fleets atomic.Int64
-
-func plainRegistry(t *testing.T) registry.Registry {
-	t.Helper()
-	r, err := etcd.New(t.Context(), etcd.Config{
-		Server: server, Fleet: fmt.Sprintf("fleet-%d", fleets.Add(1)), Logger: slog.New(slog.DiscardHandler),
-	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() { _ = r.Close() })
-	return r
-}
 
 func seal(t *testing.T, r registry.Registry, b byte) registry.Registry {
 	t.Helper()
@@ -63,9 +22,9 @@ func seal(t *testing.T, r registry.Registry, b byte) registry.Registry {
 	return sealed
 }
 
-func key(name string) registry.Ref { return registry.Ref{Kind: registry.KindSecret, Name: name} }
+func secret(name string) registry.Ref { return registry.Ref{Kind: registry.KindSecret, Name: name} }
 
-func commit(t *testing.T, r registry.Store, ref registry.Ref, value string) registry.Committed {
+func store(t *testing.T, r registry.Store, ref registry.Ref, value string) registry.Committed {
 	t.Helper()
 	done, err := r.Commit(t.Context(), registry.Tx{Ops: []registry.Op{{Ref: ref, Value: json.RawMessage(value)}}})
 	if err != nil {
@@ -96,57 +55,57 @@ func snapshot(t *testing.T, r registry.Watcher, seq registry.Seq) registry.Snaps
 	}
 }
 
-const pem = `{"pem":"PRIVATE KEY"}`
+const privateKey = `{"pem":"PRIVATE KEY"}`
 
 func TestSealAtRest(t *testing.T) {
 	t.Parallel()
-	plain := plainRegistry(t)
+	plain := open(t, shared.ClientURL(), newFleet(), impatient)
 	sealed := seal(t, plain, 1)
-	commit(t, sealed, key("k"), pem)
+	store(t, sealed, secret("k"), privateKey)
 	site := registry.Ref{Kind: registry.KindSite, Name: "s"}
-	commit(t, sealed, site, `{"a":1}`)
+	store(t, sealed, site, `{"a":1}`)
 
-	stored, err := plain.Get(t.Context(), key("k"))
+	stored, err := plain.Get(t.Context(), secret("k"))
 	if err != nil || strings.Contains(string(stored.Value), "PRIVATE") {
 		t.Errorf("at rest: %s, %v", stored.Value, err)
 	}
-	if o, err := sealed.Get(t.Context(), key("k")); err != nil || string(o.Value) != pem || o.Seq != 1 {
+	if o, err := sealed.Get(t.Context(), secret("k")); err != nil || string(o.Value) != privateKey || o.Seq != 1 {
 		t.Errorf("Get: %+v, %v", o, err)
 	}
-	if p, err := sealed.List(t.Context(), registry.KindSecret, "", 0); err != nil || len(p.Objects) != 1 || string(p.Objects[0].Value) != pem {
+	if p, err := sealed.List(t.Context(), registry.KindSecret, "", 0); err != nil || len(p.Objects) != 1 || string(p.Objects[0].Value) != privateKey {
 		t.Errorf("List: %+v, %v", p, err)
 	}
 	s := snapshot(t, sealed, 2)
-	if len(s.Objects) != 2 || string(s.Objects[0].Value) != pem || string(s.Objects[1].Value) != `{"a":1}` || len(s.Problems) != 0 {
+	if len(s.Objects) != 2 || string(s.Objects[0].Value) != privateKey || string(s.Objects[1].Value) != `{"a":1}` || len(s.Problems) != 0 {
 		t.Errorf("Snapshot: %+v", s)
 	}
 	if o, err := plain.Get(t.Context(), site); err != nil || string(o.Value) != `{"a":1}` {
 		t.Errorf("a site at rest: %s, %v", o.Value, err)
 	}
 	// What is sealed stays with its name: a copy under another one does not open.
-	commit(t, plain, key("copy"), string(stored.Value))
-	if _, err := sealed.Get(t.Context(), key("copy")); err == nil {
+	store(t, plain, secret("copy"), string(stored.Value))
+	if _, err := sealed.Get(t.Context(), secret("copy")); err == nil {
 		t.Error("a secret opens under another name")
 	}
 }
 
 func TestSealUnchanged(t *testing.T) {
 	t.Parallel()
-	sealed := seal(t, plainRegistry(t), 1)
-	commit(t, sealed, key("k"), pem)
-	if done := commit(t, sealed, key("k"), ` { "pem" : "PRIVATE KEY" } `); !done.Unchanged || done.Seq != 1 {
+	sealed := seal(t, open(t, shared.ClientURL(), newFleet(), impatient), 1)
+	store(t, sealed, secret("k"), privateKey)
+	if done := store(t, sealed, secret("k"), ` { "pem" : "PRIVATE KEY" } `); !done.Unchanged || done.Seq != 1 {
 		t.Errorf("an equal secret: %+v", done)
 	}
-	if done := commit(t, sealed, key("k"), `{"pem":"OTHER"}`); done.Unchanged || done.Seq != 2 {
+	if done := store(t, sealed, secret("k"), `{"pem":"OTHER"}`); done.Unchanged || done.Seq != 2 {
 		t.Errorf("another secret: %+v", done)
 	}
 	zero := registry.Seq(0)
-	_, err := sealed.Commit(t.Context(), registry.Tx{Ops: []registry.Op{{Ref: key("k"), Value: json.RawMessage(pem), IfSeq: &zero}}})
+	_, err := sealed.Commit(t.Context(), registry.Tx{Ops: []registry.Op{{Ref: secret("k"), Value: json.RawMessage(privateKey), IfSeq: &zero}}})
 	var conflict *registry.ConflictError
 	if !errors.As(err, &conflict) {
 		t.Errorf("IfSeq is not heeded: %v", err)
 	}
-	done, err := sealed.Commit(t.Context(), registry.Tx{Ops: []registry.Op{{Ref: key("k")}}})
+	done, err := sealed.Commit(t.Context(), registry.Tx{Ops: []registry.Op{{Ref: secret("k")}}})
 	if err != nil || done.Seq != 3 {
 		t.Errorf("delete: %+v, %v", done, err)
 	}
@@ -154,33 +113,33 @@ func TestSealUnchanged(t *testing.T) {
 
 func TestSealOfWhatWasInTheClear(t *testing.T) {
 	t.Parallel()
-	plain := plainRegistry(t)
+	plain := open(t, shared.ClientURL(), newFleet(), impatient)
 	sealed := seal(t, plain, 1)
-	commit(t, plain, key("k"), pem)
-	if o, err := sealed.Get(t.Context(), key("k")); err != nil || string(o.Value) != pem {
+	store(t, plain, secret("k"), privateKey)
+	if o, err := sealed.Get(t.Context(), secret("k")); err != nil || string(o.Value) != privateKey {
 		t.Errorf("Get: %+v, %v", o, err)
 	}
-	if s := snapshot(t, sealed, 1); len(s.Objects) != 1 || string(s.Objects[0].Value) != pem || len(s.Problems) != 0 {
+	if s := snapshot(t, sealed, 1); len(s.Objects) != 1 || string(s.Objects[0].Value) != privateKey || len(s.Problems) != 0 {
 		t.Errorf("Snapshot: %+v", s)
 	}
 	// Storing it again seals it, once.
 	for i, unchanged := range []bool{false, true} {
-		if done := commit(t, sealed, key("k"), pem); done.Unchanged != unchanged {
+		if done := store(t, sealed, secret("k"), privateKey); done.Unchanged != unchanged {
 			t.Errorf("write %d: %+v", i, done)
 		}
 	}
-	if o, err := plain.Get(t.Context(), key("k")); err != nil || strings.Contains(string(o.Value), "PRIVATE") {
+	if o, err := plain.Get(t.Context(), secret("k")); err != nil || strings.Contains(string(o.Value), "PRIVATE") {
 		t.Errorf("at rest: %s, %v", o.Value, err)
 	}
 }
 
 func TestSealThatDoesNotOpen(t *testing.T) {
 	t.Parallel()
-	plain := plainRegistry(t)
-	commit(t, seal(t, plain, 2), key("other"), pem)
+	plain := open(t, shared.ClientURL(), newFleet(), impatient)
+	store(t, seal(t, plain, 2), secret("other"), privateKey)
 	ours := seal(t, plain, 1)
-	commit(t, ours, key("damaged"), pem)
-	stored, err := plain.Get(t.Context(), key("damaged"))
+	store(t, ours, secret("damaged"), privateKey)
+	stored, err := plain.Get(t.Context(), secret("damaged"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -193,9 +152,9 @@ func TestSealThatDoesNotOpen(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	commit(t, plain, key("damaged"), string(damaged))
-	commit(t, plain, key("later"), `{"sealed":"xyz"}`)
-	seq := commit(t, ours, key("good"), pem).Seq
+	store(t, plain, secret("damaged"), string(damaged))
+	store(t, plain, secret("later"), `{"sealed":"xyz"}`)
+	seq := store(t, ours, secret("good"), privateKey).Seq
 
 	s := snapshot(t, ours, seq)
 	if len(s.Objects) != 1 || s.Objects[0].Name != "good" {
@@ -214,28 +173,28 @@ func TestSealThatDoesNotOpen(t *testing.T) {
 	if p, err := ours.List(t.Context(), registry.KindSecret, "", 0); err != nil || len(p.Objects) != 1 {
 		t.Errorf("List: %+v, %v", p, err)
 	}
-	if _, err := ours.Get(t.Context(), key("other")); err == nil || !strings.Contains(err.Error(), "key file") {
+	if _, err := ours.Get(t.Context(), secret("other")); err == nil || !strings.Contains(err.Error(), "key file") {
 		t.Errorf("Get says %v", err)
 	}
 	// It can be written over.
-	commit(t, ours, key("other"), pem)
-	if o, err := ours.Get(t.Context(), key("other")); err != nil || string(o.Value) != pem {
+	store(t, ours, secret("other"), privateKey)
+	if o, err := ours.Get(t.Context(), secret("other")); err != nil || string(o.Value) != privateKey {
 		t.Errorf("after storing it again: %+v, %v", o, err)
 	}
 }
 
 func TestSealChecksInTheClear(t *testing.T) {
 	t.Parallel()
-	sealed := seal(t, plainRegistry(t), 1)
-	commit(t, sealed, key("stays"), pem)
+	sealed := seal(t, open(t, shared.ClientURL(), newFleet(), impatient), 1)
+	store(t, sealed, secret("stays"), privateKey)
 	tx := registry.Tx{
-		Ops: []registry.Op{{Ref: key("new"), Value: json.RawMessage(`{"pem":"NEW"}`)}},
+		Ops: []registry.Op{{Ref: secret("new"), Value: json.RawMessage(`{"pem":"NEW"}`)}},
 		Check: func(ctx context.Context, after registry.View) error {
-			if o, err := after.Get(ctx, key("new")); err != nil || string(o.Value) != `{"pem":"NEW"}` {
+			if o, err := after.Get(ctx, secret("new")); err != nil || string(o.Value) != `{"pem":"NEW"}` {
 				t.Errorf("Check gets %s, %v", o.Value, err)
 			}
 			all, err := after.List(ctx, registry.KindSecret)
-			if err != nil || len(all) != 2 || string(all[0].Value) != `{"pem":"NEW"}` || string(all[1].Value) != pem {
+			if err != nil || len(all) != 2 || string(all[0].Value) != `{"pem":"NEW"}` || string(all[1].Value) != privateKey {
 				t.Errorf("Check lists %+v, %v", all, err)
 			}
 			return nil
