@@ -123,7 +123,7 @@ func TestSitesDoNotContradictEachOther(t *testing.T) {
 	// The edited site is blamed, also when it comes first by name.
 	in.do("PUT", "/v1/sites/a", siteOf("x")).wantDetail(409, `/hosts/0: site "b" has "x" on 0.0.0.0:8080 too`)
 	in.do("PUT", "/v1/sites/c", `{"hosts":["c"],"listeners":[{"port":8080,"proxyProtocol":true}],"routes":[{"upstream":"io"}]}`).
-		wantDetail(409, `/listeners/0: [::]:8080 is a listener of site "b" too, there with another value of proxyProtocol`)
+		wantDetail(409, `/listeners/0: 0.0.0.0:8080 is a listener of site "b" too, there with another value of proxyProtocol`)
 	got := in.do("GET", "/v1/sites/b", "").want(200)
 	if got.body != siteOf("x") {
 		t.Error(got.body)

@@ -55,7 +55,7 @@ func Compile(s registry.Snapshot, good Good, f Facts) Compiled {
 		upstreams:    map[string]*upstream{},
 		certificates: map[string]*certificate{},
 		overrides:    map[string]spec.Override{},
-		sockets:      map[string]*socket{},
+		sockets:      map[string]templates.Socket{},
 		problems:     slices.Clone(s.Problems),
 	}
 	for _, o := range s.Objects {
@@ -75,10 +75,11 @@ type compiler struct {
 	problems []registry.Problem
 
 	objects      map[registry.Ref]registry.Object
-	overrides    map[string]spec.Override // by service/id
-	upstreams    map[string]*upstream     // that a site of ours names; nil when it does not exist
-	certificates map[string]*certificate  // likewise
-	sockets      map[string]*socket       // by address
+	overrides    map[string]spec.Override    // by service/id
+	upstreams    map[string]*upstream        // that a site of ours names; nil when it does not exist
+	certificates map[string]*certificate     // likewise
+	sockets      map[string]templates.Socket // by address
+	taken        spec.Sockets
 	sites        []templates.Site
 }
 
@@ -110,7 +111,7 @@ func (c *compiler) result() Compiled {
 		}
 	}
 	for _, address := range slices.Sorted(maps.Keys(c.sockets)) {
-		cfg.Sockets = append(cfg.Sockets, c.sockets[address].config)
+		cfg.Sockets = append(cfg.Sockets, c.sockets[address])
 	}
 	slices.SortFunc(c.problems, compareProblems)
 	r.Config, r.Problems = cfg, slices.Compact(c.problems)
@@ -141,20 +142,14 @@ func (c *compiler) candidates(ref registry.Ref) []registry.Object {
 	return list
 }
 
-// fault is one reason why an object can't be used.
-type fault struct {
-	field   string // JSON pointer
-	message string
-}
-
 // choose uses the first version of an object that try takes, and reports the faults of the wanted one. It returns false
 // when no version will do.
-func (c *compiler) choose(ref registry.Ref, try func(registry.Object) []fault) bool {
-	var wanted []fault
+func (c *compiler) choose(ref registry.Ref, try func(registry.Object) []spec.FieldError) bool {
+	var wanted []spec.FieldError
 	for i, o := range c.candidates(ref) {
-		var faults []fault
+		var faults []spec.FieldError
 		if words, refused := c.facts.Refused[Version{ref, o.Seq}]; refused {
-			faults = []fault{{message: words}}
+			faults = []spec.FieldError{{Message: words}}
 		} else {
 			faults = try(o)
 		}
@@ -173,23 +168,19 @@ func (c *compiler) choose(ref registry.Ref, try func(registry.Object) []fault) b
 	return false
 }
 
-func (c *compiler) report(ref registry.Ref, faults []fault, consequence string) {
+func (c *compiler) report(ref registry.Ref, faults []spec.FieldError, consequence string) {
 	for _, f := range faults {
-		c.problem(ref, f.field, "%s%s", f.message, consequence)
+		c.problem(ref, f.Field, "%s%s", f.Message, consequence)
 	}
 }
 
 // read decodes and validates an object.
-func read[T interface{ Validate() []spec.FieldError }](o registry.Object) (T, []fault) {
+func read[T interface{ Validate() []spec.FieldError }](o registry.Object) (T, []spec.FieldError) {
 	value, err := spec.Decode[T](o.Value)
 	if err != nil {
-		return value, []fault{{message: err.Error()}}
+		return value, []spec.FieldError{{Message: err.Error()}}
 	}
-	var faults []fault
-	for _, e := range value.Validate() {
-		faults = append(faults, fault{e.Field, e.Message})
-	}
-	return value, faults
+	return value, value.Validate()
 }
 
 func (c *compiler) readOverrides() {
@@ -197,7 +188,7 @@ func (c *compiler) readOverrides() {
 		if o.Kind != registry.KindOverride {
 			continue
 		}
-		c.choose(o.Ref(), func(o registry.Object) []fault {
+		c.choose(o.Ref(), func(o registry.Object) []spec.FieldError {
 			override, faults := read[spec.Override](o)
 			if len(faults) == 0 {
 				c.overrides[o.Name] = override

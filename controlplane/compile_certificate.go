@@ -67,7 +67,7 @@ func (c *compiler) certificate(name string) *certificate {
 		return cert
 	}
 	var cert *certificate
-	c.choose(registry.Ref{Kind: registry.KindCertificate, Name: name}, func(o registry.Object) []fault {
+	c.choose(registry.Ref{Kind: registry.KindCertificate, Name: name}, func(o registry.Object) []spec.FieldError {
 		value, faults := read[spec.Certificate](o)
 		if len(faults) > 0 {
 			return faults
@@ -83,22 +83,22 @@ func (c *compiler) certificate(name string) *certificate {
 	return cert
 }
 
-func (c *compiler) certificateFromSecret(name string, value spec.Certificate) (*certificate, []fault) {
+func (c *compiler) certificateFromSecret(name string, value spec.Certificate) (*certificate, []spec.FieldError) {
 	ref := registry.Ref{Kind: registry.KindSecret, Name: value.KeySHA256}
 	o, ok := c.objects[ref]
 	if !ok {
 		o, ok = c.good.Objects[ref]
 	}
 	if !ok {
-		return nil, []fault{{"/keySHA256", "its private key is not in the registry: submit the certificate again with its key"}}
+		return nil, []spec.FieldError{{Field: "/keySHA256", Message: "its private key is not in the registry: submit the certificate again with its key"}}
 	}
 	var secret Secret
 	if err := json.Unmarshal(o.Value, &secret); err != nil {
-		return nil, []fault{{"/keySHA256", "its private key can't be read: submit the certificate again with its key"}}
+		return nil, []spec.FieldError{{Field: "/keySHA256", Message: "its private key can't be read: submit the certificate again with its key"}}
 	}
 	chain, key := []byte(value.Chain), []byte(secret.PEM)
 	if err := checkPair(chain, key); err != nil {
-		return nil, []fault{{"/chain", err.Error()}}
+		return nil, []spec.FieldError{{Field: "/chain", Message: err.Error()}}
 	}
 	c.used.Objects[ref] = o
 	return newCertificate(name, chain, key), nil
@@ -106,12 +106,12 @@ func (c *compiler) certificateFromSecret(name string, value spec.Certificate) (*
 
 // certificateFromFiles takes the files as they are now; while they can't be used (a renewal is half done), as they last
 // were good.
-func (c *compiler) certificateFromFiles(ref registry.Ref, value spec.Certificate) (*certificate, []fault) {
+func (c *compiler) certificateFromFiles(ref registry.Ref, value spec.Certificate) (*certificate, []spec.FieldError) {
 	chain, key, err := c.pair(value)
 	if err != nil {
 		oldChain, oldKey := c.good.Files[value.ChainFile], c.good.Files[value.KeyFile]
 		if checkPair(oldChain, oldKey) != nil {
-			return nil, []fault{{"/chainFile", err.Error()}}
+			return nil, []spec.FieldError{{Field: "/chainFile", Message: err.Error()}}
 		}
 		c.problem(ref, "/chainFile", "%s; until then the last good pair stays", err)
 		chain, key = oldChain, oldKey

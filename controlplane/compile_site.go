@@ -14,13 +14,6 @@ import (
 	"sluice/templates"
 )
 
-// socket is a listening socket with the names that are taken on it.
-type socket struct {
-	config templates.Socket
-	owner  string            // the site that brought it
-	hosts  map[string]string // host name -> site
-}
-
 // addSites compiles the sites of the gateway's group. Of two that want the same name on the same socket, the one that was
 // there first keeps it.
 func (c *compiler) addSites() {
@@ -32,7 +25,7 @@ func (c *compiler) addSites() {
 	}
 	slices.SortStableFunc(refs, func(a, b registry.Object) int { return cmp.Compare(a.Seq, b.Seq) })
 	for _, o := range refs {
-		c.choose(o.Ref(), func(o registry.Object) []fault {
+		c.choose(o.Ref(), func(o registry.Object) []spec.FieldError {
 			site, faults := read[spec.Site](o)
 			if len(faults) > 0 {
 				return faults
@@ -41,56 +34,47 @@ func (c *compiler) addSites() {
 			if !slices.Contains(site.Groups, c.facts.Group) {
 				return nil
 			}
+			site.Groups = []string{c.facts.Group} // what is elsewhere contradicts nobody here
 			return c.addSite(o.Ref(), site)
 		})
 	}
 }
 
-// listening is a socket that a site asks for.
-type listening struct {
-	templates.Socket
-	field string // JSON pointer to the listener
-}
-
 // addSite adds a site, or changes nothing and returns why not.
-func (c *compiler) addSite(ref registry.Ref, site spec.Site) []fault {
+func (c *compiler) addSite(ref registry.Ref, site spec.Site) []spec.FieldError {
 	wanted := c.listening(site)
-	if faults := c.conflicts(ref.Name, site, wanted); len(faults) > 0 {
-		return faults
-	}
 	config := templates.Site{Name: ref.Name, TLS13Only: site.TLS.MinVersion == "1.3"}
-	if slices.ContainsFunc(wanted, func(l listening) bool { return l.TLS }) {
+	var certificate *certificate
+	if slices.ContainsFunc(wanted, func(s templates.Socket) bool { return s.TLS }) {
 		if !c.facts.Capabilities.SSL {
-			return []fault{{"/listeners", "this gateway's nginx was built without TLS (http_ssl_module)"}}
+			return []spec.FieldError{{Field: "/listeners", Message: "this gateway's nginx was built without TLS (http_ssl_module)"}}
 		}
 		cert := c.certificate(site.Certificate)
 		if cert == nil {
-			return []fault{{"/certificate", fmt.Sprintf("certificate %q does not exist or can't be used", site.Certificate)}}
+			return []spec.FieldError{{Field: "/certificate", Message: fmt.Sprintf("certificate %q does not exist or can't be used", site.Certificate)}}
 		}
-		cert.used = true
-		config.Certificate = site.Certificate
+		certificate, config.Certificate = cert, site.Certificate
+	}
+	if faults := c.taken.Add(ref.Name, site); len(faults) > 0 {
+		return faults
+	}
+	if certificate != nil {
+		certificate.used = true
 	}
 	if *site.AccessLog {
 		config.AccessLog = c.facts.AccessLog
 	}
 	for _, host := range site.Hosts {
-		if host == "*" {
+		if host == spec.AnyHost {
 			config.CatchAll = true
 		} else {
 			config.Hosts = append(config.Hosts, host)
 		}
 	}
-	for _, l := range wanted {
-		s := c.sockets[l.Address]
-		if s == nil {
-			s = &socket{config: l.Socket, owner: ref.Name, hosts: map[string]string{}}
-			c.sockets[l.Address] = s
-		}
-		s.config.CatchAll = s.config.CatchAll || config.CatchAll
-		for _, host := range site.Hosts {
-			s.hosts[host] = ref.Name
-		}
-		config.Sockets = append(config.Sockets, l.Address)
+	for _, s := range wanted {
+		s.CatchAll = config.CatchAll || c.sockets[s.Address].CatchAll
+		c.sockets[s.Address] = s
+		config.Sockets = append(config.Sockets, s.Address)
 	}
 	if site.RedirectToHTTPS {
 		for _, l := range site.Listeners {
@@ -109,16 +93,13 @@ func (c *compiler) addSite(ref registry.Ref, site spec.Site) []fault {
 }
 
 // listening returns the sockets of a site, in the order of its listeners.
-func (c *compiler) listening(site spec.Site) []listening {
-	var list []listening
-	for i, l := range site.Listeners {
+func (c *compiler) listening(site spec.Site) []templates.Socket {
+	var list []templates.Socket
+	for _, l := range site.Listeners {
 		for _, address := range c.addresses(l) {
-			list = append(list, listening{
-				Socket: templates.Socket{
-					Address: address, TLS: l.TLS, ProxyProtocol: l.ProxyProtocol,
-					HTTP2: l.HTTP2 && c.facts.Capabilities.HTTP2,
-				},
-				field: "/listeners/" + strconv.Itoa(i),
+			list = append(list, templates.Socket{
+				Address: address, TLS: l.TLS, ProxyProtocol: l.ProxyProtocol,
+				HTTP2: l.HTTP2 && c.facts.Capabilities.HTTP2,
 			})
 		}
 	}
@@ -143,30 +124,6 @@ func (c *compiler) addresses(l spec.Listener) []string {
 	return []string{netip.AddrPortFrom(addr.Unmap(), uint16(l.Port)).String()}
 }
 
-// conflicts returns what a site can't share with those that are there already.
-func (c *compiler) conflicts(name string, site spec.Site, wanted []listening) []fault {
-	var faults []fault
-	for _, l := range wanted {
-		s := c.sockets[l.Address]
-		if s == nil {
-			continue
-		}
-		options := l.Socket
-		options.CatchAll = s.config.CatchAll
-		if options != s.config {
-			faults = append(faults, fault{l.field, fmt.Sprintf(
-				"%s is also a listener of site %q, with other options: tls, http2 and proxyProtocol must be the same", l.Address, s.owner)})
-		}
-		for i, host := range site.Hosts {
-			if other, taken := s.hosts[host]; taken && other != name {
-				faults = append(faults, fault{"/hosts/" + strconv.Itoa(i), fmt.Sprintf(
-					"%q on %s belongs to site %q already", host, l.Address, other)})
-			}
-		}
-	}
-	return faults
-}
-
 func (c *compiler) realIP(ref registry.Ref, site spec.Site) *templates.RealIP {
 	if site.ClientAddress == nil || len(site.ClientAddress.TrustedProxies) == 0 {
 		return nil
@@ -181,7 +138,7 @@ func (c *compiler) realIP(ref registry.Ref, site spec.Site) *templates.RealIP {
 func (c *compiler) route(ref registry.Ref, i int, r spec.Route, realIP *templates.RealIP) templates.Route {
 	route := templates.Route{
 		Path:               r.Path,
-		Exact:              r.Match == "exact",
+		Exact:              r.Match == spec.MatchExact,
 		Sessions:           r.Kind == spec.SocketIO,
 		Upgrade:            r.Kind != spec.HTTP,
 		ConnectTimeout:     time.Duration(*r.ConnectTimeout),

@@ -63,11 +63,11 @@ func TestCompileSites(t *testing.T) {
 		}, "chat lost", `site/lost /routes/0/upstream: upstream "gone" does not exist`},
 		{"a name that is taken on the socket", func(w *world) {
 			w.put(registry.KindSite, "again", `{"hosts": ["*"], "listeners": [{"port": 8080}], "routes": [{"upstream": "io"}]}`)
-		}, "chat", `site/again /hosts/0: "*" on *:8080 belongs to site "chat" already`},
+		}, "chat", `site/again /hosts/0: site "chat" has "*" on 0.0.0.0:8080 too`},
 		{"another name on the socket", func(w *world) { w.put(registry.KindSite, "again", chatSite) }, "again chat", ""},
 		{"other options of the socket", func(w *world) {
 			w.put(registry.KindSite, "again", strings.Replace(chatSite, `8080`, `8080, "proxyProtocol": true`, 1))
-		}, "chat", `site/again /listeners/0: *:8080 is also a listener of site "chat", with other options`},
+		}, "chat", `site/again /listeners/0: 0.0.0.0:8080 is a listener of site "chat" too, there with another value of proxyProtocol`},
 		{"TLS without its certificate", func(w *world) {
 			w.put(registry.KindSite, "safe", strings.Replace(chatSite, `{"port": 8080}]`, `{"port": 8443, "tls": true}], "certificate": "web"`, 1))
 		}, "chat", `site/safe /certificate: certificate "web" does not exist`},

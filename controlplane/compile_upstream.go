@@ -28,7 +28,7 @@ func (c *compiler) upstream(name string) *upstream {
 		return u
 	}
 	var u *upstream
-	c.choose(registry.Ref{Kind: registry.KindUpstream, Name: name}, func(o registry.Object) []fault {
+	c.choose(registry.Ref{Kind: registry.KindUpstream, Name: name}, func(o registry.Object) []spec.FieldError {
 		value, faults := read[spec.Upstream](o)
 		if len(faults) == 0 {
 			u = c.compileUpstream(name, value.WithDefaults(name))
@@ -181,15 +181,15 @@ func wantSlots(stored registry.SlotTable, members []member) *registry.SlotTable 
 
 // hashVariable returns nginx's variable for a validated hash key.
 func hashVariable(key string) string {
-	kind, name, _ := strings.Cut(key, ":")
-	switch kind {
-	case "arg":
-		return "$arg_" + name
-	case "cookie":
-		return "$cookie_" + name
-	case "header":
+	source, name, err := spec.ParseHashKey(key)
+	switch {
+	case err != nil: // validated before
+		return ""
+	case source == "header":
 		return "$http_" + strings.ReplaceAll(strings.ToLower(name), "-", "_")
+	case name != "":
+		return "$" + source + "_" + name
 	default:
-		return "$" + kind
+		return "$" + source
 	}
 }

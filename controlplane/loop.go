@@ -128,8 +128,8 @@ func earlier(a, b time.Time) time.Time {
 
 // look finds changes of files, and stores slots that could not be stored before.
 func (l *loop) look(ctx context.Context) {
-	if print := l.Renderer.Fingerprint(); print != l.print {
-		l.print = print
+	if fingerprint := l.Renderer.Fingerprint(); fingerprint != l.print {
+		l.print = fingerprint
 		l.retryRefused(time.Now(), true)
 		l.change()
 	}

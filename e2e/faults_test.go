@@ -77,7 +77,7 @@ func (g *Gateway) serves(within time.Duration) {
 }
 
 // leaving has nginx outlive sluice, as it does by default.
-var leaving = []string{"--on-exit", "leave", "--worker-shutdown-timeout", "3s"}
+var leaving = []string{"--on-exit", "leave"}
 
 func TestBrokenTemplateOverride(t *testing.T) {
 	t.Parallel()
@@ -261,7 +261,7 @@ func TestEtcdAwayAtStart(t *testing.T) {
 		t.Errorf("revision %s, before %s; registry %+v", s.RevisionLive, live, s.Registry)
 	}
 	g.serves(time.Second)
-	g.wantCLIStatus("stale")
+	g.wantCLIStatus("last proven good")
 	etcd.Start()
 	g.Wait(20*time.Second, "not stale any more", func(s controlplane.Status) error {
 		if s.Stale || s.Nodes != 2 {
@@ -284,7 +284,7 @@ func TestHostileNodesInEtcd(t *testing.T) {
 		return fmt.Sprintf(`{"v":1,"ttl":15,"node":{"service":"io","id":%q,"address":%q,"port":6001}}`, id, address)
 	}
 
-	put("garbage", "\x00\xff not json")
+	put("garbage", "\xff{not json")
 	g.wantProblem(10*time.Second, "garbage")
 	put("escape", node("escape", "127.0.0.1:1; } } evil {"))
 	g.wantProblem(10*time.Second, "escape", "is not an IP address")

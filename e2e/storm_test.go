@@ -73,7 +73,7 @@ func storm(t *testing.T, g *Gateway, n int, run func(ctx context.Context) error)
 // One node comes and goes 20 times a second.
 func TestStormOfOneNode(t *testing.T) {
 	t.Parallel()
-	g := startGateway(t, GatewayOptions{Args: []string{"--worker-shutdown-timeout", "1h"}})
+	g := startGateway(t, GatewayOptions{})
 	g.Apply(document(g.Port, "round_robin"))
 	g.StartNodes(3)
 	_, port, err := net.SplitHostPort(startServer(t, nil, "flip"))
@@ -100,7 +100,7 @@ func TestStormOfOneNode(t *testing.T) {
 // A thousand different nodes come and go within half a minute.
 func TestStormOfManyNodes(t *testing.T) {
 	t.Parallel()
-	g := startGateway(t, GatewayOptions{Args: []string{"--worker-shutdown-timeout", "1h"}})
+	g := startGateway(t, GatewayOptions{})
 	g.Apply(document(g.Port, "round_robin"))
 	g.StartNodes(3)
 	everywhere := startEverywhere(t, "many")

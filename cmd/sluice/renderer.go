@@ -52,14 +52,14 @@ func (r *renderer) Render(cfg templates.Config) (templates.Bundle, error) {
 func (r *renderer) load() (*templates.Set, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	print := r.Fingerprint()
-	if r.set != nil && print == r.print {
+	fingerprint := r.Fingerprint()
+	if r.set != nil && fingerprint == r.print {
 		return r.set, nil
 	}
 	set, err := templates.New(r.dir)
 	if err != nil {
 		return nil, err
 	}
-	r.set, r.print = set, print
+	r.set, r.print = set, fingerprint
 	return set, nil
 }

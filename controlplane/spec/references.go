@@ -57,32 +57,44 @@ type (
 	}
 )
 
-// Add adds a site and returns where it contradicts those that were added before: options of a listener that they share,
-// or a host that both have on it.
+// Add notes a site, unless it contradicts those that were noted before: then it returns where, options of a listener that
+// they share or a host that both have on it, and notes nothing.
 func (s *Sockets) Add(name string, site Site) []FieldError {
+	site = site.WithDefaults()
+	if errs := s.contradictions(name, site); len(errs) > 0 {
+		return errs
+	}
 	if s.uses == nil {
 		s.uses, s.hosts = map[socket]use{}, map[hostOn]string{}
 	}
+	for _, l := range site.Listeners {
+		for _, at := range site.on(l) {
+			if _, shared := s.uses[at]; !shared {
+				s.uses[at] = use{name, l}
+			}
+			for _, h := range site.Hosts {
+				s.hosts[hostOn{at, h}] = name
+			}
+		}
+	}
+	return nil
+}
+
+func (s *Sockets) contradictions(name string, site Site) []FieldError {
 	c := newChecker()
-	site = site.WithDefaults()
 	taken := map[string]bool{} // one error for each host, however many sockets it shares
 	for i, l := range site.Listeners {
 		clash := "" // and one for each listener
-		for _, group := range site.Groups {
-			for _, addr := range l.sockets() {
-				at := socket{group, addr}
-				if first, shared := s.uses[at]; !shared {
-					s.uses[at] = use{name, l}
-				} else if option := first.listener.differs(l); option != "" && first.site != name {
-					clash = fmt.Sprintf("%s is a listener of site %q too, there with another value of %s: make them agree", addr, first.site, option)
+		for _, at := range site.on(l) {
+			if first, shared := s.uses[at]; shared && first.site != name {
+				if option := first.listener.differs(l); option != "" && clash == "" {
+					clash = fmt.Sprintf("%s is a listener of site %q too, there with another value of %s: make them agree", at.AddrPort, first.site, option)
 				}
-				for j, h := range site.Hosts {
-					if other, ok := s.hosts[hostOn{at, h}]; !ok {
-						s.hosts[hostOn{at, h}] = name
-					} else if other != name && !taken[h] {
-						c.in("hosts", j).add("site %q has %q on %s too: give it to one of them", other, h, addr)
-						taken[h] = true
-					}
+			}
+			for j, h := range site.Hosts {
+				if other, ok := s.hosts[hostOn{at, h}]; ok && other != name && !taken[h] {
+					c.in("hosts", j).add("site %q has %q on %s too: give it to one of them", other, h, at.AddrPort)
+					taken[h] = true
 				}
 			}
 		}
@@ -91,6 +103,17 @@ func (s *Sockets) Add(name string, site Site) []FieldError {
 		}
 	}
 	return *c.errs
+}
+
+// on returns the sockets of a listener, for each group of the site.
+func (s Site) on(l Listener) []socket {
+	var out []socket
+	for _, group := range s.Groups {
+		for _, addr := range l.sockets() {
+			out = append(out, socket{group, addr})
+		}
+	}
+	return out
 }
 
 // differs names an option in which two listeners of one socket differ, or returns "".
