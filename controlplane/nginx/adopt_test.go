@@ -88,7 +88,7 @@ func TestKilledAtAnyMoment(t *testing.T) {
 		}, "two"},
 		"reloaded": {func(t *testing.T, d *Driver, s staged) {
 			switched(t, d, s)
-			before := d.accepting(d.master)
+			before := accepting(d.master)
 			if err := d.master.signal(syscall.SIGHUP); err != nil {
 				t.Fatal(err)
 			}
@@ -135,7 +135,10 @@ func TestKilledAtAnyMoment(t *testing.T) {
 
 func switched(t *testing.T, d *Driver, s staged) {
 	t.Helper()
-	if _, err := d.switchTo(s.ID); err != nil {
+	if err := d.poise(s.ID); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := d.swap(); err != nil {
 		t.Fatal(err)
 	}
 }
@@ -200,14 +203,14 @@ func TestBinaryUpgrade(t *testing.T) {
 	}
 	within(t, 5*time.Second, "the new master is there", func() bool {
 		m, err := d.findMaster()
-		return err == nil && m != (process{}) && m != old && d.upgrading() == old && len(d.accepting(m)) > 0
+		return err == nil && m != (process{}) && m != old && d.upgrading() == old && len(accepting(m)) > 0
 	})
 	apply(t, d, bundle(site(port, "two", "")), Nothing)
 	refused(t, d, b, StageReload, "upgrade", strconv.Itoa(old.pid))
 	if err := old.signal(syscall.SIGQUIT); err != nil {
 		t.Fatal(err)
 	}
-	within(t, 5*time.Second, "the old workers accept no more", func() bool { return len(d.accepting(old)) == 0 })
+	within(t, 5*time.Second, "the old workers accept no more", func() bool { return len(accepting(old)) == 0 })
 	// The old master lives on for its sockets, under its other name.
 	alive(t, sockets)
 	for _, ws := range sockets {
@@ -237,9 +240,5 @@ func copyNginx(t *testing.T) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	to := filepath.Join(t.TempDir(), "nginx")
-	if err := os.WriteFile(to, data, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	return to
+	return program(t, data)
 }

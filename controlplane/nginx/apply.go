@@ -64,14 +64,15 @@ func (d *Driver) apply(ctx context.Context, b templates.Bundle) (How, error) {
 	return Reloaded, d.reload(ctx, b, want)
 }
 
-// ready stages and tests b. It is on the disk for good when the test has passed: both take their time side by side.
+// ready stages and tests b. When the test has passed, it is on the disk for good and poised to become current: all of that
+// takes its time side by side.
 func (d *Driver) ready(ctx context.Context, b templates.Bundle, want manifest) (staged, error) {
 	s, err := d.stage(b, want)
 	if err != nil {
 		return staged{}, &RefusedError{Stage: StageWrite, Err: err}
 	}
 	synced := make(chan error, 1)
-	go func() { synced <- s.sync() }()
+	go func() { synced <- errors.Join(s.sync(), d.poise(s.ID)) }()
 	err = d.test(ctx, s)
 	if err := <-synced; err != nil {
 		return staged{}, &RefusedError{Stage: StageWrite, Err: err}
@@ -88,18 +89,19 @@ func (d *Driver) reload(ctx context.Context, b templates.Bundle, want manifest) 
 	if err != nil {
 		return err
 	}
-	before := d.accepting(d.master)
+	before := workersOf(d.master)
 	tail := openTail(d.errorLog(d.master))
 	defer tail.close()
-	d.note(s.ID)
 	previous := d.linked(current)
-	undo, err := d.switchTo(s.ID)
+	undo, err := d.swap()
 	if err != nil {
 		return &RefusedError{Stage: StageWrite, Err: err}
 	}
+	begin := ticks()
 	if err := d.master.signal(syscall.SIGHUP); err != nil {
 		return &RefusedError{Stage: StageReload, Err: fmt.Errorf("signal nginx: %w", err), Undo: undo()}
 	}
+	d.note(s.ID, begin)
 	err = d.prove(ctx, s.ID, before, tail)
 	if err == nil {
 		return d.proven(s)
@@ -134,13 +136,14 @@ func (d *Driver) goBack(ctx context.Context, previous string, before []worker, s
 			return nil // nginx did not take the new one
 		}
 	}
-	before = d.accepting(d.master)
+	before = workersOf(d.master)
 	tail := openTail(d.errorLog(d.master))
 	defer tail.close()
-	d.note(previous)
+	begin := ticks()
 	if err := d.master.signal(syscall.SIGHUP); err != nil {
 		return fmt.Errorf("signal nginx: %w", err)
 	}
+	d.note(previous, begin)
 	return d.prove(ctx, answer, before, tail)
 }
 
@@ -154,7 +157,7 @@ func (d *Driver) start(ctx context.Context, b templates.Bundle, want manifest) e
 	if err := d.quitOrphans(ctx); err != nil {
 		return &RefusedError{Stage: StageStart, Err: err}
 	}
-	if _, err := d.switchTo(s.ID); err != nil {
+	if _, err := d.swap(); err != nil {
 		return d.startGood(ctx, previous, &RefusedError{Stage: StageWrite, Err: err})
 	}
 	if err := d.launch(ctx, s.ID); err != nil {
@@ -204,24 +207,21 @@ func (d *Driver) prepare(ctx context.Context, b templates.Bundle, want manifest)
 	if d.linked(good) != "" {
 		return refused
 	}
-	s, err := d.ready(ctx, b, want)
-	if err != nil {
+	if _, err := d.ready(ctx, b, want); err != nil {
 		return err
 	}
-	if _, err := d.switchTo(s.ID); err != nil {
+	if _, err := d.swap(); err != nil {
 		return &RefusedError{Stage: StageWrite, Err: err}
 	}
 	return refused
 }
 
-// note writes down that a reload begins, for the generations' numbers and their spacing.
-func (d *Driver) note(id string) {
+// note writes down that a reload began at a tick, for the generations' numbers and their spacing.
+func (d *Driver) note(id string, begin uint64) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	workers := d.workers(d.master)
-	d.state.notice(workers)
-	d.state.Reloads = append(d.state.Reloads, reload{max(idNumber(id), d.state.last()+1), ticks()})
-	d.state.prune(workers)
+	d.state.Reloads = append(d.state.Reloads, reload{max(idNumber(id), d.state.last()+1), begin})
+	d.state.prune(d.workers(d.master))
 	if err := d.state.save(d.o.Dir); err != nil { // a reload is worth more than the numbers of the generations
 		d.log.Warn("a restart of sluice will lose the numbers of nginx's generations", "error", err)
 	}

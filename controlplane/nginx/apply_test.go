@@ -4,6 +4,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/internal/testport"
 )
@@ -28,6 +29,8 @@ func TestApply(t *testing.T) {
 	}
 	alive(t, sockets)
 
+	// A worker that has ended leaves its siblings a channel for a moment.
+	within(t, time.Second, "idle workers have no sockets", func() bool { return d.Live(t.Context()).Generations[0].sockets() == 0 })
 	live := d.Live(t.Context())
 	if !live.Running || live.Revision != bundle(site(port, "three", backend)).Revision || live.Version == "" {
 		t.Errorf("live: %+v", live)

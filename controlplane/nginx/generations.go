@@ -11,11 +11,7 @@ import (
 func (d *Driver) workers(master process) []worker {
 	var found []worker
 	if master != (process{}) {
-		for _, pid := range children(master.pid) {
-			if w, ok := readWorker(pid); ok {
-				found = append(found, w)
-			}
-		}
+		found = workersOf(master)
 	}
 	for _, o := range d.state.Orphans {
 		if w, ok := readWorker(o.PID); ok && w.start == o.Start {

@@ -67,7 +67,7 @@ func TestDue(t *testing.T) {
 	}
 	wait(d, true, time.Second)
 	// Generations that follow each other within moments, as never in earnest, cannot be told apart by their start alone.
-	within(t, time.Second, "the first generation is of some age", func() bool { return d.accepting(d.master)[0].age() > 200*time.Millisecond })
+	within(t, time.Second, "the first generation is of some age", func() bool { return accepting(d.master)[0].age() > 200*time.Millisecond })
 	for _, answer := range []string{"two", "three", "four"} {
 		dial(t, port, 1)
 		apply(t, d, bundle(site(port, answer, backend)), Reloaded)

@@ -105,6 +105,7 @@ func open(t testing.TB, o Options) *Driver {
 	t.Cleanup(func() {
 		abandon(d)
 		sweep(t, d)
+		_ = os.Remove(d.control.path)
 	})
 	return d
 }
@@ -278,10 +279,14 @@ func master(t *testing.T, d *Driver) process {
 	return m
 }
 
-// acceptingPIDs returns the workers that serve now.
+// acceptingPIDs returns the workers that serve now, when all of them do: a start is over when the first does.
 func acceptingPIDs(t *testing.T, d *Driver) []int {
 	t.Helper()
-	all := pids(d.accepting(master(t, d)))
+	var all []int
+	within(t, 5*time.Second, "all workers serve", func() bool {
+		all = pids(accepting(master(t, d)))
+		return d.o.Mode == Include || len(all) == d.o.WorkerProcesses
+	})
 	slices.Sort(all)
 	return all
 }

@@ -22,7 +22,7 @@ func (d *Driver) openInclude() error {
 		if err != nil {
 			return err
 		}
-		if _, err := d.switchTo(s.ID); err != nil {
+		if err := d.link(current, s.ID); err != nil {
 			return err
 		}
 	}

@@ -60,7 +60,7 @@ func (op operator) start(t *testing.T, args ...string) {
 			return false
 		})
 	})
-	within(t, 5*time.Second, "nginx runs", func() bool { return readPID(op.pid) > 0 })
+	within(t, 5*time.Second, "nginx runs", func() bool { return strings.HasPrefix(title(readPID(op.pid)), masterTitle) })
 }
 
 // part is what goes into the operator's http block; paths are absolute, as templates renders them there.

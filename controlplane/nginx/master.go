@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -111,14 +112,8 @@ func (d *Driver) upgrading() process {
 }
 
 // accepting returns the master's workers that take connections.
-func (d *Driver) accepting(master process) []worker {
-	var found []worker
-	for _, pid := range children(master.pid) {
-		if w, ok := readWorker(pid); ok && !w.leaving {
-			found = append(found, w)
-		}
-	}
-	return found
+func accepting(master process) []worker {
+	return slices.DeleteFunc(workersOf(master), func(w worker) bool { return w.leaving })
 }
 
 // launch starts nginx on what current leads to, and returns when id is proven live. nginx gets a session of its own and
@@ -135,7 +130,7 @@ func (d *Driver) launch(ctx context.Context, id string) error {
 	defer out.Close()
 	tail := openTail(filepath.Join(d.o.Dir, "logs", "error.log"))
 	defer tail.close()
-	d.note(id)
+	d.note(id, ticks())
 	startCtx, cancel := context.WithTimeoutCause(ctx, d.o.ProveTimeout, errTimeout{"nginx's start (is there a `daemon off`?)", d.o.ProveTimeout})
 	defer cancel()
 	args := []string{"-c", d.conf()}

@@ -172,7 +172,7 @@ func (d *Driver) open(ctx context.Context) error {
 	if err := d.describeRunning(ctx, d.master); err != nil {
 		return err
 	}
-	d.seen = d.accepting(d.master)
+	d.seen = accepting(d.master)
 	d.log.Info("adopted nginx", "pid", d.master.pid, "config", id, "revision", d.live.Revision)
 	return nil
 }

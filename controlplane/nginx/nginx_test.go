@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -63,8 +64,17 @@ func TestLock(t *testing.T) {
 // wrapper returns a binary that runs a line of shell before nginx, for the arguments $*.
 func wrapper(t *testing.T, line string) string {
 	t.Helper()
-	file := filepath.Join(t.TempDir(), "nginx.sh")
-	if err := os.WriteFile(file, []byte("#!/bin/sh\n"+line+"\nexec nginx \"$@\"\n"), 0o755); err != nil {
+	return program(t, []byte("#!/bin/sh\n"+line+"\nexec nginx \"$@\"\n"))
+}
+
+// program writes a file that can be run. No process may be forked meanwhile: it would have the file open for writing, and
+// what is open for writing cannot be run.
+func program(t *testing.T, data []byte) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "nginx")
+	syscall.ForkLock.RLock()
+	defer syscall.ForkLock.RUnlock()
+	if err := os.WriteFile(file, data, 0o755); err != nil {
 		t.Fatal(err)
 	}
 	return file

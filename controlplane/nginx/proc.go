@@ -131,6 +131,17 @@ func (w worker) accepts() bool {
 	return ok && now.process == w.process && !now.leaving
 }
 
+// workersOf returns all workers of a master.
+func workersOf(master process) []worker {
+	var found []worker
+	for _, pid := range children(master.pid) {
+		if w, ok := readWorker(pid); ok {
+			found = append(found, w)
+		}
+	}
+	return found
+}
+
 // children returns the pids of the children of a process.
 func children(pid int) []int {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, pid))

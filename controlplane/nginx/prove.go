@@ -29,15 +29,14 @@ const quiet = time.Second
 func (d *Driver) prove(ctx context.Context, id string, before []worker, tail *logTail) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, d.o.ProveTimeout, errTimeout{"the proof that new workers serve and old ones do not", d.o.ProveTimeout})
 	defer cancel()
+	older := pids(before)
+	serving := slices.DeleteFunc(slices.Clone(before), func(w worker) bool { return w.leaving })
 	var said []logLine
 	var failedAt time.Time
-	fresh := false
 	err := poll(ctx, step, func() (bool, error) {
-		newcomers := d.newcomers(before)
-		fresh = fresh || len(newcomers) > 0
 		for _, line := range tail.lines() {
-			if !line.severe() || line.pid != d.master.pid && !slices.Contains(pids(newcomers), line.pid) || strings.HasPrefix(line.text, "*") {
-				continue // of another process, or of a client's connection
+			if !line.severe() || slices.Contains(older, line.pid) || strings.HasPrefix(line.text, "*") {
+				continue // of an older worker, or of a client's connection
 			}
 			said = append(said, line)
 			if line.fatal(d.master.pid) {
@@ -47,14 +46,19 @@ func (d *Driver) prove(ctx context.Context, id string, before []worker, tail *lo
 				failedAt = time.Now()
 			}
 		}
-		switch {
-		case !d.master.alive():
+		if !d.master.alive() {
 			return false, errors.New("nginx's master died")
-		case !fresh && !failedAt.IsZero() && time.Since(failedAt) > quiet:
-			return false, errFatal
-		case len(newcomers) == 0 || slices.ContainsFunc(before, worker.accepts):
+		}
+		if slices.ContainsFunc(serving, worker.accepts) { // the cheap question first: it is asked some hundred times
+			if !failedAt.IsZero() && time.Since(failedAt) > quiet && len(d.newcomers(before)) == 0 {
+				return false, errFatal
+			}
 			return false, nil
-		case id == "":
+		}
+		if len(d.newcomers(before)) == 0 {
+			return false, nil
+		}
+		if id == "" {
 			return true, nil
 		}
 		answer, ok := d.control.agree(ctx, answers)
@@ -67,7 +71,7 @@ func (d *Driver) prove(ctx context.Context, id string, before []worker, tail *lo
 		return nil
 	}
 	refused := &RefusedError{Stage: StageReload, Output: words(said, d.confDir(id), d.Base()), Err: err}
-	if fresh {
+	if len(d.newcomers(before)) > 0 {
 		refused.Stage = StageProve
 	}
 	if errors.Is(err, errFatal) {
@@ -83,7 +87,7 @@ var errFatal = errors.New("nginx gave up")
 
 // newcomers returns the master's workers that accept and were not there before.
 func (d *Driver) newcomers(before []worker) []worker {
-	return slices.DeleteFunc(d.accepting(d.master), func(w worker) bool {
+	return slices.DeleteFunc(accepting(d.master), func(w worker) bool {
 		return slices.ContainsFunc(before, func(b worker) bool { return b.process == w.process })
 	})
 }
@@ -116,7 +120,7 @@ func (d *Driver) repair(ctx context.Context) (string, error) {
 		}
 	}
 	d.isLive(m)
-	if serving := d.accepting(d.master); len(serving) > 0 {
+	if serving := accepting(d.master); len(serving) > 0 {
 		d.mu.Lock()
 		d.since = serving[0].since()
 		d.mu.Unlock()
@@ -143,7 +147,7 @@ func (d *Driver) settled(ctx context.Context) (string, error) {
 		if !d.master.alive() {
 			return false, errors.New("nginx's master died")
 		}
-		serving := d.accepting(d.master)
+		serving := accepting(d.master)
 		if len(serving) == 0 {
 			return false, nil
 		}

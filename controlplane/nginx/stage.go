@@ -146,6 +146,7 @@ func (d *Driver) write(s *staged, b templates.Bundle) error {
 	}
 	s.paths = append(s.paths, filepath.Dir(s.dir), s.dir)
 	made := map[string]bool{".": true}
+	old := d.confDir(d.linked(good))
 	for _, f := range append(slices.Clip(b.Files), files...) {
 		if !filepath.IsLocal(f.Path) {
 			return fmt.Errorf("stage: the file name %q leaves the configuration's directory", f.Path)
@@ -160,6 +161,9 @@ func (d *Driver) write(s *staged, b templates.Bundle) error {
 			data = bytes.ReplaceAll(data, []byte(d.Base()+"/"), []byte(s.dir+"/"))
 		}
 		path := filepath.Join(s.dir, f.Path)
+		if linkSame(filepath.Join(old, f.Path), path, data, f.Mode) {
+			continue
+		}
 		if err := writeFile(path, data, f.Mode); err != nil {
 			return fmt.Errorf("stage: %w", err)
 		}
@@ -182,6 +186,19 @@ func (s *staged) mkdir(dir string, made map[string]bool) error {
 	}
 	s.paths = append(s.paths, path)
 	return nil
+}
+
+// linkSame makes path a second name of a file of the last good configuration, if that holds the same: it is on the disk
+// already, and a change of one upstream out of hundreds costs one file. It returns whether it did.
+func linkSame(old, path string, data []byte, mode fs.FileMode) bool {
+	info, err := os.Lstat(old)
+	if err != nil || info.Mode() != mode || info.Size() != int64(len(data)) {
+		return false
+	}
+	if now, err := os.ReadFile(old); err != nil || !bytes.Equal(now, data) {
+		return false
+	}
+	return os.Link(old, path) == nil
 }
 
 // writeFile writes a new file; a name that is there twice is an error.
@@ -232,34 +249,54 @@ func (d *Driver) linked(link string) string {
 	return filepath.Base(target)
 }
 
-// link lets a link lead to id, from one moment to the next.
-func (d *Driver) link(link, id string) error {
-	path := filepath.Join(d.o.Dir, link)
-	if err := os.Remove(path + ".new"); err != nil && !errors.Is(err, os.ErrNotExist) {
+// point makes a link that leads to id, under the name's .new.
+func (d *Driver) point(link, id string) error {
+	path := filepath.Join(d.o.Dir, link+".new")
+	if err := os.Remove(path); err != nil && !errors.Is(err, os.ErrNotExist) {
 		return fmt.Errorf("link %s to %s: %w", link, id, err)
 	}
-	if err := os.Symlink(filepath.Join("conf", id), path+".new"); err != nil {
-		return fmt.Errorf("link %s to %s: %w", link, id, err)
-	}
-	if err := os.Rename(path+".new", path); err != nil {
+	if err := os.Symlink(filepath.Join("conf", id), path); err != nil {
 		return fmt.Errorf("link %s to %s: %w", link, id, err)
 	}
 	return nil
 }
 
-// switchTo lets current lead to id and returns what takes that back, even on a full disk.
-func (d *Driver) switchTo(id string) (undo func() error, err error) {
-	path := func(link string) string { return filepath.Join(d.o.Dir, link) }
-	before := d.linked(current)
-	if before == "" {
-		undo = func() error { return os.Remove(path(current)) }
-	} else {
-		if err := d.link(back, before); err != nil {
-			return nil, err
-		}
-		undo = func() error { return os.Rename(path(back), path(current)) }
+// turn renames a link over another: what was pointed at is led to from one moment to the next.
+func (d *Driver) turn(from, to string) error {
+	if err := os.Rename(filepath.Join(d.o.Dir, from), filepath.Join(d.o.Dir, to)); err != nil {
+		return fmt.Errorf("switch the link %s: %w", to, err)
 	}
-	return undo, d.link(current, id)
+	return nil
+}
+
+// link lets a link lead to id.
+func (d *Driver) link(link, id string) error {
+	if err := d.point(link, id); err != nil {
+		return err
+	}
+	return d.turn(link+".new", link)
+}
+
+// poise makes all that a switch of current to id needs, and going back: then both are mere renames, which need no room.
+func (d *Driver) poise(id string) error {
+	if before := d.linked(current); before != "" {
+		if err := d.link(back, before); err != nil {
+			return err
+		}
+	}
+	return d.point(current, id)
+}
+
+// swap lets current lead to what was poised, and returns what takes that back.
+func (d *Driver) swap() (undo func() error, err error) {
+	first := d.linked(current) == ""
+	if err := d.turn(current+".new", current); err != nil {
+		return nil, err
+	}
+	if first {
+		return func() error { return os.Remove(filepath.Join(d.o.Dir, current)) }, nil
+	}
+	return func() error { return d.turn(back, current) }, nil
 }
 
 // keep is how many staged configurations stay for people to look at, besides current and good.

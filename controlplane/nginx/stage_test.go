@@ -65,10 +65,13 @@ func TestSwitchBackOnFullDisk(t *testing.T) {
 	}
 	t.Cleanup(func() { _ = syscall.Unmount(o.Dir, syscall.MNT_DETACH) })
 	d := open(t, o)
-	if _, err := d.switchTo("a"); err != nil {
+	if err := d.link(current, "a"); err != nil {
 		t.Fatal(err)
 	}
-	undo, err := d.switchTo("b")
+	if err := d.poise("b"); err != nil {
+		t.Fatal(err)
+	}
+	undo, err := d.swap()
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -98,4 +101,31 @@ func TestControlFilesFail(t *testing.T) {
 	o := options(t)
 	o.Control = func(templates.Control) ([]templates.File, error) { return nil, errors.New("template is broken") }
 	refused(t, open(t, o), bundle(""), StageWrite, "template is broken")
+}
+
+// What did not change is not written again, and a key's mode is held.
+func TestStageLinksWhatStays(t *testing.T) {
+	t.Parallel()
+	d, port := open(t, options(t)), testport.Free(t)
+	apply(t, d, bundle(site(port, "one", "")), Started)
+	first := d.confDir(d.live.ID)
+	apply(t, d, bundle(site(port, "two", "")), Reloaded)
+	second := d.confDir(d.live.ID)
+	for file, want := range map[string]bool{"nginx.conf": true, "keys/a.key": true, "http/site-a.conf": false, "control/http.conf": false} {
+		if same := sameFile(first+"/"+file, second+"/"+file); same != want {
+			t.Errorf("%s is the same file: %v, want %v", file, same, want)
+		}
+	}
+	edited := bundle(site(port, "two", ""))
+	edited.Files[1].Mode = 0o644
+	edited.Files[2].Data = append([]byte("# more\n"), edited.Files[2].Data...)
+	s, err := d.stage(edited, manifest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range []string{"nginx.conf", "keys/a.key"} {
+		if sameFile(second+"/"+file, s.dir+"/"+file) {
+			t.Errorf("%s is the same file, and should not be", file)
+		}
+	}
 }

@@ -61,7 +61,7 @@ func (d *Driver) glance(ctx context.Context) bool {
 		d.log.Warn("nginx changed and it was not us", "pid", master.pid, "before", d.master.pid, "reloaded", reloaded, "upgrading", upgrading)
 	}
 	d.master, d.twoMasters = master, upgrading
-	d.seen = d.accepting(master)
+	d.seen = accepting(master)
 	if changed {
 		d.state.notice(d.workers(master))
 	}
@@ -73,7 +73,7 @@ func (d *Driver) remember() {
 	upgrading := d.upgrading() != (process{})
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	d.seen = d.accepting(d.master)
+	d.seen = accepting(d.master)
 	d.twoMasters = upgrading
 }
 
