@@ -2,6 +2,9 @@ package etcd
 
 import (
 	"context"
+	"errors"
+	"os"
+	"path/filepath"
 	"syscall"
 	"time"
 
@@ -9,7 +12,10 @@ import (
 )
 
 const (
-	diskInterval = 5 * time.Second
+	diskInterval = time.Second
+	// reserve is more than can be written between two looks.
+	reserve    = 64 << 20
+	alarmLimit = 5 * time.Second
 	// minFree is more than etcd takes at once: it allots 64 MB for each piece of its write-ahead log.
 	minFree = 160 << 20
 	// rewriteInterval is short beside that of compaction, before which there is nothing to gain.
@@ -29,7 +35,12 @@ type diskGuard struct {
 func (g *diskGuard) run(ctx context.Context) {
 	tick := time.NewTicker(diskInterval)
 	defer tick.Stop()
+	reserveFailed := false
 	for {
+		if err := g.reserve(); err != nil && !reserveFailed {
+			reserveFailed = true
+			g.e.log.Warn("no disk space can be reserved for the database", "error", err)
+		}
 		if free, err := freeBytes(g.dir); err == nil {
 			g.look(ctx, free)
 		}
@@ -62,6 +73,20 @@ func (g *diskGuard) look(ctx context.Context, free int64) {
 	}
 }
 
+// reserve makes sure that the database can grow a little even when the disk is suddenly full: what etcd has taken in and
+// can't write would be its end. Blocks beyond the end of the file do not change its size.
+func (g *diskGuard) reserve() error {
+	f, err := os.OpenFile(filepath.Join(g.dir, "data", "member", "snap", "db"), os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	err = syscall.Fallocate(int(f.Fd()), fallocKeepSize, 0, g.e.server.Server.Backend().Size()+reserve)
+	return errors.Join(err, f.Close())
+}
+
+// fallocKeepSize is FALLOC_FL_KEEP_SIZE of linux/falloc.h, which package syscall lacks.
+const fallocKeepSize = 1
+
 // roomInQuota reports whether a quarter of the quota is free. The quota is on the size of the file, and that shrinks only
 // when the file is written anew. While the alarm is raised, nobody misses the moment that this takes.
 func (g *diskGuard) roomInQuota() bool {
@@ -81,7 +106,7 @@ func (g *diskGuard) roomInQuota() bool {
 
 func (e *Embedded) setAlarm(ctx context.Context, action etcdserverpb.AlarmRequest_AlarmAction) {
 	server := e.server.Server
-	limited, cancel := context.WithTimeout(ctx, diskInterval)
+	limited, cancel := context.WithTimeout(ctx, alarmLimit)
 	defer cancel()
 	if _, err := server.Alarm(limited, &etcdserverpb.AlarmRequest{
 		Action: action, MemberID: uint64(server.MemberID()), Alarm: etcdserverpb.AlarmType_NOSPACE,

@@ -181,8 +181,9 @@ func (e *Embedded) logLevel(level zapcore.Level) slog.Level {
 // ClientURL is where clients find the server: etcdctl --endpoints takes it.
 func (e *Embedded) ClientURL() string { return e.clientURL }
 
-// Failed is closed when the server died, as it does when its disk is full. It can't be started again in this process,
-// which still holds its files; the process goes on, and may replace itself (exec) once the cause is gone.
+// Failed is closed when the server died, as etcd does when it can't write (a disk that is full is noticed before). It
+// can't be started again in this process, which still holds its files; the process goes on, and may replace itself
+// (exec) once the cause is gone.
 func (e *Embedded) Failed() <-chan struct{} { return e.failed }
 
 // Err says why the server died; nil while it lives.

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -162,7 +163,8 @@ func TestQuotaAlarm(t *testing.T) {
 
 func TestDiskGuard(t *testing.T) {
 	t.Parallel()
-	e := server(t, EmbeddedConfig{Dir: t.TempDir()})
+	dir := t.TempDir()
+	e := server(t, EmbeddedConfig{Dir: dir})
 	e.stop() // its own guard finds an ample disk
 	e.guard.Wait()
 	r := open(t, e.ClientURL(), "f", impatient)
@@ -176,7 +178,10 @@ func TestDiskGuard(t *testing.T) {
 		{minFree + 1, true}, // not up and down
 		{4 * minFree, false},
 	}
-	guard := &diskGuard{e: e, quota: DefaultQuotaBytes}
+	guard := &diskGuard{e: e, dir: dir, quota: DefaultQuotaBytes}
+	if err := guard.reserve(); err != nil {
+		t.Error(err)
+	}
 	for i, step := range steps {
 		guard.look(t.Context(), step.free)
 		_, err := r.Commit(t.Context(), registry.Tx{Ops: []registry.Op{{
@@ -188,6 +193,10 @@ func TestDiskGuard(t *testing.T) {
 	}
 	if free, err := freeBytes(t.TempDir()); err != nil || free <= 0 {
 		t.Errorf("free: %d, %v", free, err)
+	}
+	var st syscall.Stat_t
+	if err := syscall.Stat(filepath.Join(dir, "data", "member", "snap", "db"), &st); err != nil || st.Blocks*512 < reserve {
+		t.Errorf("the database has %d bytes of the disk (%v); %d are to be reserved", st.Blocks*512, err, int64(reserve))
 	}
 }
 
