@@ -191,13 +191,16 @@ func TestBinaryUpgrade(t *testing.T) {
 	sockets := dial(t, port, 2)
 	old := d.master
 
-	if err := os.Rename(copyNginx(t), o.Binary); err != nil {
+	if err := os.Rename(program(t, []byte("#!/bin/sh\nexit 1\n")), o.Binary); err != nil {
 		t.Fatal(err)
 	}
 	if live := d.Live(t.Context()); len(live.Notes) != 1 || !strings.Contains(live.Notes[0], "replaced on the disk") {
 		t.Errorf("notes %q, want one about the program that was replaced", live.Notes)
 	}
 	apply(t, d, bundle(site(port, "two", "")), Reloaded) // by the program that runs
+	if err := os.Rename(copyNginx(t), o.Binary); err != nil {
+		t.Fatal(err)
+	}
 	if err := old.signal(syscall.SIGUSR2); err != nil {
 		t.Fatal(err)
 	}

@@ -1,7 +1,9 @@
 package nginx
 
 import (
+	"fmt"
 	"os"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -122,5 +124,65 @@ func TestPrune(t *testing.T) {
 	}
 	if live := d.linked(good); !strings.HasPrefix(live, "000001-") || d.linked(current) != live {
 		t.Errorf("good is %s, current is %s", live, d.linked(current))
+	}
+}
+
+func TestOneAtATime(t *testing.T) {
+	t.Parallel()
+	d, port := open(t, options(t)), testport.Free(t)
+	apply(t, d, bundle(site(port, "zero", "")), Started)
+	done := make(chan error, 4)
+	for i := range cap(done) {
+		go func() {
+			_, err := d.Apply(t.Context(), bundle(site(port, "answer "+strconv.Itoa(i), "")))
+			d.Live(t.Context())
+			d.Due(true)
+			done <- err
+		}()
+	}
+	for range cap(done) {
+		if err := <-done; err != nil {
+			t.Errorf("Apply: %v", err)
+		}
+	}
+	if n := d.Live(t.Context()).Generations[0].Number; n != 1+cap(done) {
+		t.Errorf("generation %d, want %d: each Apply is a reload", n, 1+cap(done))
+	}
+}
+
+// Lines in the log that mean that no new workers will come, or none that live.
+func TestProveReadsTheLog(t *testing.T) {
+	t.Parallel()
+	for name, c := range map[string]struct {
+		text  string
+		limit time.Duration
+	}{
+		"a module's error":     {"[error] %d#0: init_by_lua error: x", 2 * quiet},
+		"workers cannot live":  {"[alert] %d#0: worker process 1 exited with fatal code 2 and cannot be respawned", quiet / 2},
+		"the master's refusal": {"[emerg] %d#0: x", quiet / 2},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d, port := open(t, options(t)), testport.Free(t)
+			apply(t, d, bundle(site(port, "one", "")), Started)
+			acceptingPIDs(t, d)
+			file := path(d, "logs", "error.log")
+			tail := openTail(file)
+			defer tail.close()
+			log, err := os.OpenFile(file, os.O_APPEND|os.O_WRONLY, 0)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer log.Close()
+			if _, err := fmt.Fprintf(log, "2026/11/23 18:03:07 [error] 1#1: *1 a client's\n2026/11/23 18:03:07 "+c.text+"\n", d.master.pid); err != nil {
+				t.Fatal(err)
+			}
+			begin := time.Now()
+			err = d.prove(t.Context(), "x", workersOf(d.master), tail)
+			if err == nil || time.Since(begin) > c.limit || strings.Contains(err.Error(), "client's") ||
+				!strings.Contains(err.Error(), strings.SplitN(c.text, "#0: ", 2)[1]) {
+				t.Errorf("after %s: %v", time.Since(begin), err)
+			}
+		})
 	}
 }

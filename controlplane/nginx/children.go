@@ -9,7 +9,6 @@ import (
 	"sync"
 	"syscall"
 	"time"
-	"unsafe"
 
 	"golang.org/x/sys/unix"
 )
@@ -68,16 +67,13 @@ func environ() []string {
 // reap takes the exit status of nginx's processes that became our children when their parent ended. That is so in a
 // container, where we are the first process, and nobody else would: they would stay as zombies.
 func reap() {
-	var subreaper int32
-	_ = unix.Prctl(unix.PR_GET_CHILD_SUBREAPER, uintptr(unsafe.Pointer(&subreaper)), 0, 0, 0)
-	self := os.Getpid()
-	if self != 1 && subreaper == 0 || !running.TryLock() {
+	if !running.TryLock() {
 		return
 	}
 	defer running.Unlock()
 	for _, pid := range processes() {
 		s, err := readStat(pid)
-		if err != nil || s.parent != self || s.lives() {
+		if err != nil || s.parent != os.Getpid() || s.lives() {
 			continue
 		}
 		name, err := os.ReadFile(fmt.Sprintf("/proc/%d/comm", pid))
@@ -85,4 +81,13 @@ func reap() {
 			_, _ = unix.Wait4(pid, nil, unix.WNOHANG, nil)
 		}
 	}
+}
+
+// inherits says whether orphans become our children: nginx's master is one, from the moment it has gone into the background.
+func inherits(master process) bool {
+	if os.Getpid() == 1 {
+		return true
+	}
+	s, err := readStat(master.pid)
+	return err == nil && s.process == master && s.parent == os.Getpid()
 }

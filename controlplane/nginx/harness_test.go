@@ -164,7 +164,7 @@ func apply(t *testing.T, d *Driver, b templates.Bundle, want How) {
 }
 
 // refused applies b and wants it refused at a stage, with all of the words.
-func refused(t *testing.T, d *Driver, b templates.Bundle, stage Stage, words ...string) *RefusedError {
+func refused(t *testing.T, d *Driver, b templates.Bundle, stage Stage, words ...string) {
 	t.Helper()
 	_, err := d.Apply(t.Context(), b)
 	var r *RefusedError
@@ -182,7 +182,6 @@ func refused(t *testing.T, d *Driver, b templates.Bundle, stage Stage, words ...
 	if r.Undo != nil {
 		t.Errorf("going back failed: %v", r.Undo)
 	}
-	return r
 }
 
 // get asks over a connection of its own.
@@ -225,7 +224,7 @@ func echo(t *testing.T) (address string) {
 		if err != nil {
 			return
 		}
-		defer ws.CloseNow()
+		defer func() { _ = ws.CloseNow() }()
 		for {
 			kind, message, err := ws.Read(r.Context())
 			if err != nil {

@@ -54,14 +54,26 @@ type Worker struct {
 
 // Live returns the state of nginx as it is now. It reads /proc and asks nobody.
 func (d *Driver) Live(ctx context.Context) Live {
+	live, master := d.describe(ctx)
+	measure(master, live.Generations) // not under the lock: it takes a while when there are many sockets
+	if note := alarm(live.Generations); note != "" {
+		live.Notes = append(live.Notes, note)
+	}
+	return live
+}
+
+func (d *Driver) describe(ctx context.Context) (Live, process) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	master, err := d.findMaster()
 	live := Live{
-		Running:  err == nil && master != (process{}),
+		Running:  master != (process{}),
 		PID:      master.pid,
 		Revision: d.live.Revision,
 		Since:    d.since,
+	}
+	if err != nil {
+		live.Notes = append(live.Notes, err.Error())
 	}
 	if live.Running {
 		if err := d.describeRunning(ctx, master); err != nil {
@@ -70,15 +82,10 @@ func (d *Driver) Live(ctx context.Context) Live {
 		if note := d.replaced(master); note != "" {
 			live.Notes = append(live.Notes, note)
 		}
-	} else if err != nil {
-		live.Notes = append(live.Notes, err.Error())
 	}
 	live.Binary, live.Version, live.Caps = d.binary.Path, d.binary.Version, d.binary.Caps
-	live.Generations = d.generations(master, d.workers(master), true)
-	if note := alarm(live.Generations); note != "" {
-		live.Notes = append(live.Notes, note)
-	}
-	return live
+	live.Generations = d.generations(d.workers(master))
+	return live, master
 }
 
 // Capabilities returns what the program that runs can do; when none runs, what Options.Binary can.

@@ -87,6 +87,7 @@ type Driver struct {
 	control control
 	busy    chan struct{} // holds one token while Apply, Close or the watch look at nginx
 	changed chan struct{}
+	reaper  bool // orphans become our children; only the watch looks at it
 
 	mu         sync.Mutex // guards what follows
 	binary     Binary     // of Options.Binary, or of the program that runs when that is another one

@@ -88,10 +88,10 @@ func TestCancelledTest(t *testing.T) {
 	o.Binary = wrapper(t, `case "$*" in *-t*conf/000002*) touch `+gate+`; exec sleep 60;; esac`)
 	d := open(t, o)
 	apply(t, d, bundle(site(port, "one", "")), Started)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	go func() {
 		defer cancel()
-		within(t, 10*time.Second, "nginx -t runs", func() bool { _, err := os.Stat(gate); return err == nil })
+		_ = poll(ctx, time.Millisecond, func() (bool, error) { _, err := os.Stat(gate); return err == nil, nil })
 	}()
 	two := bundle(site(port, "two", ""))
 	if _, err := d.Apply(ctx, two); !errors.Is(err, context.Canceled) {
@@ -110,10 +110,10 @@ func TestCancelledProof(t *testing.T) {
 	o, port := options(t), testport.Free(t)
 	d := open(t, o)
 	apply(t, d, bundle(site(port, "one", "")), Started)
-	ctx, cancel := context.WithCancel(t.Context())
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Second)
 	go func() {
 		defer cancel()
-		within(t, 10*time.Second, "current is switched", func() bool { return d.linked(current) != d.linked(good) })
+		_ = poll(ctx, time.Millisecond, func() (bool, error) { return d.linked(current) != d.linked(good), nil })
 	}()
 	two := bundle(site(port, "two", ""))
 	if _, err := d.Apply(ctx, two); !errors.Is(err, context.Canceled) {

@@ -261,8 +261,8 @@ func sameNamespace(pid int, dir string) error {
 		}
 		theirs, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/%s", pid, kind))
 		if err != nil {
-			if _, gone := readStat(pid); gone != nil {
-				return nil
+			if !exists(pid) {
+				return nil // it ended in between
 			}
 			return &NotVisibleError{fmt.Sprintf("nginx's process %d cannot be looked into (%v): run sluice as the same user or "+
 				"as root, or give it CAP_SYS_PTRACE", pid, err)}
@@ -282,4 +282,9 @@ func sameNamespace(pid int, dir string) error {
 			"under the same name", pid, dir)}
 	}
 	return nil
+}
+
+func exists(pid int) bool {
+	_, err := readStat(pid)
+	return err == nil
 }

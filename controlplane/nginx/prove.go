@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"path/filepath"
 	"slices"
 	"strings"
 	"syscall"
@@ -164,8 +163,7 @@ func (d *Driver) settled(ctx context.Context) (string, error) {
 		if id, ok = d.control.agree(ctx, answers); !ok || id != answer {
 			return false, nil
 		}
-		info, err := os.Lstat(filepath.Join(d.o.Dir, current))
-		return id == d.linked(current) || err != nil || time.Since(info.ModTime()) > settleSwitch, nil
+		return id == d.linked(current) || d.linkAge(current) > settleSwitch, nil
 	})
 	if late := (errTimeout{}); errors.As(err, &late) {
 		d.log.Warn("nginx does not settle: its workers may be dying one after another", "waited", late.in)

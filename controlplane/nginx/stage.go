@@ -10,11 +10,13 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"math"
 	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"sluice/templates"
 )
@@ -247,6 +249,15 @@ func (d *Driver) linked(link string) string {
 		return ""
 	}
 	return filepath.Base(target)
+}
+
+// linkAge returns the time since a link was made, a very long one when it was not.
+func (d *Driver) linkAge(link string) time.Duration {
+	info, err := os.Lstat(filepath.Join(d.o.Dir, link))
+	if err != nil {
+		return math.MaxInt64
+	}
+	return time.Since(info.ModTime())
 }
 
 // point makes a link that leads to id, under the name's .new.

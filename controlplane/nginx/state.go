@@ -44,8 +44,8 @@ func loadState(dir string) (state, error) {
 		return state{}, fmt.Errorf("read what is known of the reloads: %w", err)
 	}
 	var then state
-	if json.Unmarshal(text, &then) != nil {
-		return now, nil // a power cut may leave it empty; only the numbers are lost
+	if err := json.Unmarshal(text, &then); err != nil {
+		return now, nil //nolint:nilerr // a power cut may leave it empty; only the numbers are lost
 	}
 	if then.Boot != now.Boot { // all of these processes are gone; only the count goes on
 		now.Reloads[0].Number = max(now.Reloads[0].Number, then.last())

@@ -41,7 +41,10 @@ func (d *Driver) Run(ctx context.Context) error {
 
 // glance says whether nginx changed since the last look.
 func (d *Driver) glance(ctx context.Context) bool {
-	reap()
+	d.reaper = d.reaper || inherits(d.master)
+	if d.reaper {
+		reap()
+	}
 	master, err := d.findMaster()
 	if err != nil {
 		return false // Apply says so

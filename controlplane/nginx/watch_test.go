@@ -2,9 +2,14 @@ package nginx
 
 import (
 	"context"
+	"errors"
+	"os"
+	"os/exec"
 	"syscall"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"sluice/internal/testport"
 )
@@ -18,7 +23,7 @@ func TestChanged(t *testing.T) {
 	go func() { ended <- d.Run(ctx) }()
 	defer func() {
 		cancel()
-		if err := <-ended; err != context.Canceled {
+		if err := <-ended; !errors.Is(err, context.Canceled) {
 			t.Errorf("Run: %v", err)
 		}
 	}()
@@ -63,4 +68,48 @@ func TestChanged(t *testing.T) {
 	fires(true, "the death of all")
 	apply(t, d, b, Started)
 	serves(t, port, "one")
+}
+
+// reaperEnv makes TestReaper the process that orphans go to.
+const reaperEnv = "NGINX_TEST_REAPER"
+
+// In a container we are the first process, and nginx's processes become our children when their parent ends.
+func TestReaper(t *testing.T) {
+	if os.Getenv(reaperEnv) == "" {
+		t.Parallel()
+		cmd := exec.Command(os.Args[0], "-test.run=^TestReaper$")
+		cmd.Env = append(os.Environ(), reaperEnv+"=1")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			t.Fatalf("%v\n%s", err, out)
+		}
+		return
+	}
+	if err := unix.Prctl(unix.PR_SET_CHILD_SUBREAPER, 1, 0, 0, 0); err != nil {
+		t.Fatal(err)
+	}
+	d, port := open(t, options(t)), testport.Free(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- d.Run(ctx) }()
+	defer func() {
+		cancel()
+		if err := <-ended; !errors.Is(err, context.Canceled) {
+			t.Errorf("Run: %v", err)
+		}
+	}()
+	for range 3 {
+		apply(t, d, bundle(site(port, "one", "")), Started)
+		within(t, 5*time.Second, "the watch has seen that we are the parent", func() bool {
+			return d.acquire(ctx) == nil && func() bool { defer d.release(); return d.reaper }()
+		})
+		sweep(t, d)
+		within(t, 5*time.Second, "no zombie is left", func() bool {
+			for _, pid := range processes() {
+				if s, err := readStat(pid); err == nil && s.parent == os.Getpid() && !s.lives() {
+					return false
+				}
+			}
+			return true
+		})
+	}
 }
