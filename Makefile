@@ -36,7 +36,7 @@ soak: setup-test ## run the long versions of the end-to-end tests, SOAK=10m each
 	SLUICE_SOAK=$(SOAK) go test -race -timeout 6h -p 1 -count 1 -v $(TEST_FLAGS) ./e2e/...
 
 bench: setup-bench build ## measure sluice beside a bare nginx and consul-template
-	SLUICE_BENCH=1 SLUICE_BINARY=$(CURDIR)/bin/sluice go test -timeout 60m -count 1 -v -run '^TestBench' $(TEST_FLAGS) ./e2e/...
+	SLUICE_BINARY=$(CURDIR)/bin/sluice go test -tags bench -timeout 60m -count 1 -v -run '^TestBench' $(TEST_FLAGS) ./e2e/...
 
 lint: setup-lint ## check the code, the scripts, the API's document, and what is generated
 	scripts/lint.sh
@@ -58,7 +58,7 @@ packages-run packages-test packages-lint: packages-%:
 
 # npm writes its own lock file last, so a broken install is done again.
 %/node_modules/.package-lock.json: %/package.json %/package-lock.json
-	npm ci --prefix $* --no-audit --no-fund --loglevel error
+	npm ci --prefix $* --no-audit --no-fund --no-progress --loglevel error
 	touch $@
 
 $(BIN)/golangci-lint: tools/go.mod tools/go.sum

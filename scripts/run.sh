@@ -25,7 +25,7 @@ say() { echo "run: $*"; }
 start() {
 	local name=$1
 	shift
-	RUN_SLUICE_DIR=$dir setsid "$@" </dev/null >>"$logs/$name.log" 2>&1 &
+	RUN_SLUICE_DIR=$dir setsid "$@" </dev/null >>"$logs/$name.log" 2>&1 9>&- &
 	pids[$name]=$!
 }
 
@@ -104,8 +104,14 @@ wait_for() {
 
 declare -A pids=()
 mkdir -p "$logs"
+# The lock is this script's alone (start closes it): it is free as soon as the script is gone, however it went.
+exec 9>"$dir/lock"
+if ! flock --nonblock 9; then
+	say "a cluster of this directory runs already: stop it with Ctrl-C where it was started" >&2
+	exit 1
+fi
 if [[ -n $(ours) ]]; then
-	say "ending what an earlier run left behind, or one that still runs in another terminal"
+	say "ending what an earlier run left behind when it was killed"
 	end_rest
 fi
 taken=("PORT=$port" "API_PORT=$api_port")
@@ -138,6 +144,7 @@ for ((i = 1; i <= nodes; i++)); do
 done
 wait_for "a Socket.IO client's way through nginx" node "$example/client.js" --once "$url"
 
+rm -f "$logs/wait.log"
 next=$((node_port + nodes))
 cat <<TEXT
 
