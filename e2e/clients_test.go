@@ -69,9 +69,10 @@ type ClientOptions struct {
 // startClients starts the process for the clients, on host, or on this machine when it is nil.
 func startClients(tb testing.TB, host *Host) *Clients {
 	tb.Helper()
-	argv := append(host.Command(), "node", filepath.Join(root, "e2e", "testdata", "clients.js"))
+	packages := "NODE_PATH=" + filepath.Join(example, "node_modules")
+	argv := append(host.Command(packages), "node", filepath.Join(root, "e2e", "testdata", "clients.js"))
 	cmd := exec.Command(argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), "NODE_PATH="+filepath.Join(example, "node_modules"))
+	cmd.Env = append(os.Environ(), packages)
 	cmd.Stderr = os.Stderr
 	stdin, err := cmd.StdinPipe()
 	if err != nil {

@@ -57,7 +57,7 @@ func startGateway(tb testing.TB, o GatewayOptions) *Gateway {
 		Name: o.Name, API: "http://" + listen, Port: testport.Free(tb), Port2: testport.Free(tb),
 		tb: tb, host: o.Host, env: o.Env, Dir: filepath.Join(tempDir(tb), o.Name),
 	}
-	g.argv = append(o.Host.Command(), sluiceBinary, "run", "--name", o.Name, "--state-dir", g.Dir, "--listen", listen)
+	g.argv = append(o.Host.Command(o.Env...), sluiceBinary, "run", "--name", o.Name, "--state-dir", g.Dir, "--listen", listen)
 	if o.Registry != "" {
 		g.argv = append(g.argv, "--registry", o.Registry)
 	}
@@ -109,10 +109,10 @@ func (g *Gateway) Addr() string {
 
 // CLI runs a client command against the gateway's API, and returns what it wrote.
 func (g *Gateway) CLI(ctx context.Context, stdin string, args ...string) (string, error) {
-	argv := append(g.host.Command(), sluiceBinary)
-	argv = append(argv, args...)
+	api := "SLUICE_API=" + g.API
+	argv := append(append(g.host.Command(api), sluiceBinary), args...)
 	cmd := exec.CommandContext(ctx, argv[0], argv[1:]...)
-	cmd.Env = append(os.Environ(), "SLUICE_API="+g.API)
+	cmd.Env = append(os.Environ(), api)
 	cmd.Stdin = strings.NewReader(stdin)
 	var stdout, stderr strings.Builder
 	cmd.Stdout, cmd.Stderr = &stdout, &stderr

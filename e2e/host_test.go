@@ -24,8 +24,9 @@ func (h *Host) Address() string {
 	return h.address
 }
 
-// Command returns what has to stand before a command that is to run on the host. It runs as the user of the test.
-func (h *Host) Command() []string {
+// Command returns what has to stand before a command that is to run on the host, with env in its environment. It runs as
+// the user of the test.
+func (h *Host) Command(env ...string) []string {
 	if h == nil {
 		return nil
 	}
@@ -33,7 +34,8 @@ func (h *Host) Command() []string {
 	if os.Getuid() != 0 {
 		enter = append(enter, "setpriv", "--reuid", strconv.Itoa(os.Getuid()), "--regid", strconv.Itoa(os.Getgid()), "--init-groups", "--")
 	}
-	return enter
+	// sudo hands on next to nothing of the environment.
+	return append(append(enter, "env", "PATH="+os.Getenv("PATH")), env...)
 }
 
 // lan numbers the networks of a test process.

@@ -56,7 +56,7 @@ func startServer(tb testing.TB, host *Host, id string) (address string) {
 	tb.Helper()
 	port := strconv.Itoa(testport.Free(tb))
 	env := []string{"HOST=" + host.Address(), "PORT=" + port, "NODE_ID=" + id}
-	p := startProcess(tb, "server "+id, env, append(host.Command(), "node", example+"/server.js")...)
+	p := startProcess(tb, "server "+id, env, append(host.Command(env...), "node", example+"/server.js")...)
 	eventually(tb, 10*time.Second, "server "+id+" listens", func(context.Context) error {
 		if !strings.Contains(p.Output(), "listens") {
 			return errors.New("it has not said so")
