@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/google/renameio/v2"
 
@@ -59,7 +60,8 @@ func (l LastGood) save(path string) error {
 	if err != nil {
 		return fmt.Errorf("save the last good state: %w", err)
 	}
-	if err := renameio.WriteFile(path, data, 0o600); err != nil {
+	// The temporary file stands beside it: keys have no business in the system's directory for such files.
+	if err := renameio.WriteFile(path, data, 0o600, renameio.WithTempDir(filepath.Dir(path))); err != nil {
 		return fmt.Errorf("save the last good state: %w", err)
 	}
 	return nil

@@ -286,7 +286,7 @@ func (l *loop) finish(r result) {
 	l.isLive(r.proposal)
 	if r.applied.How != Nothing || l.applied == nil {
 		l.applied = &LastApplied{At: time.Now(), How: r.applied.How, Milliseconds: float64(r.applied.Took.Microseconds()) / 1000}
-		l.Log.Info("live", "revision", r.applied.Revision, "how", r.applied.How, "took", r.applied.Took, "seq", r.proposal.snapshot.Seq, "nodes", r.proposal.Nodes)
+		l.Log.Info("in step", "revision", r.applied.Revision, "seq", r.proposal.snapshot.Seq, "nodes", r.proposal.Nodes)
 	}
 }
 

@@ -273,9 +273,13 @@ func benchCompile(t *testing.T, r *report) {
 	r.add("Compile + Render of 10,000 nodes", ms(time.Duration(result.NsPerOp())), fmt.Sprintf("%d MB allocated", result.AllocedBytesPerOp()>>20), "150 ms, 100 MB")
 }
 
-// benchThroughput compares requests a second through the rendered configuration and a minimal one, in turns.
+// benchThroughput compares requests a second through the rendered configuration and a minimal one, in turns. The node is
+// an nginx too: a slower one would measure how long it takes to read the headers that tell it about the client.
 func benchThroughput(t *testing.T, r *report) {
-	port := backend(t, "one")
+	node := startBareNginx(t, func(port int) string {
+		return fmt.Sprintf("\tserver { listen %d; location / { return 200 '{\"node\":\"one\"}'; } }", port)
+	})
+	port := node.Port
 	bare := startBareNginx(t, proxyTo("127.0.0.1:"+strconv.Itoa(port)))
 	g := startGateway(t, GatewayOptions{Args: []string{"--worker-processes", "2"}})
 	g.Apply(strings.Replace(document(g.Port, "round_robin"), "listeners:", "accessLog: false\n    listeners:", 1))

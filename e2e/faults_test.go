@@ -392,7 +392,7 @@ func (g *Gateway) putNode(id string, port int, present bool) {
 func (g *Gateway) tryNode(ctx context.Context, id, address string, port int, present bool) error {
 	method, body := http.MethodDelete, ""
 	if present {
-		method, body = http.MethodPut, fmt.Sprintf(`{"address": %q, "port": %d, "ttl": "60s"}`, address, port)
+		method, body = http.MethodPut, fmt.Sprintf(`{"address": %q, "port": %d, "ttl": "10m"}`, address, port)
 	}
 	url := fmt.Sprintf("%s/v1/services/%s/nodes/%s", g.API, service, id)
 	req, err := http.NewRequestWithContext(ctx, method, url, strings.NewReader(body))
