@@ -41,7 +41,7 @@ bench: setup-bench build ## measure sluice beside a bare nginx and consul-templa
 lint: setup-lint ## check the code, the scripts, the API's document, and what is generated
 	scripts/lint.sh
 
-generate: $(BIN)/oapi-codegen ## generate the API's server and client from openapi.yaml
+generate: ## generate the API's server and client from openapi.yaml
 	go generate ./...
 
 clean: ## remove what make made, but for the installed packages
@@ -50,7 +50,7 @@ clean: ## remove what make made, but for the installed packages
 # Debian's packages come first: what follows may need them.
 setup-run: packages-run examples/socketio/node_modules/.package-lock.json
 setup-test: packages-test examples/socketio/node_modules/.package-lock.json $(BIN)/etcd $(BIN)/etcdctl
-setup-lint: packages-lint $(BIN)/golangci-lint $(BIN)/oapi-codegen tools/npm/node_modules/.package-lock.json
+setup-lint: packages-lint $(BIN)/golangci-lint tools/npm/node_modules/.package-lock.json
 setup-bench: setup-test $(BIN)/consul $(BIN)/consul-template
 
 packages-run packages-test packages-lint: packages-%:
@@ -63,9 +63,6 @@ packages-run packages-test packages-lint: packages-%:
 
 $(BIN)/golangci-lint: tools/go.mod tools/go.sum
 	$(call tool,tools,github.com/golangci/golangci-lint/v2/cmd/golangci-lint)
-
-$(BIN)/oapi-codegen: tools/go.mod tools/go.sum
-	$(call tool,tools,github.com/oapi-codegen/oapi-codegen/v2/cmd/oapi-codegen)
 
 $(BIN)/etcd: tools/etcd/go.mod tools/etcd/go.sum
 	$(call tool,tools/etcd,go.etcd.io/etcd/server/v3)

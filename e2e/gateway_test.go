@@ -90,7 +90,7 @@ func (g *Gateway) StartOnly() {
 	g.tb.Helper()
 	g.Process = startProcess(g.tb, "sluice "+g.Name, g.env, g.argv...)
 	// Before it would be killed, so that its nginx ends with it. What it did until then is looked at in any case.
-	g.tb.Cleanup(g.Process.Stop)
+	g.tb.Cleanup(g.Stop)
 }
 
 // Kill ends sluice with SIGKILL. Its nginx lives on.

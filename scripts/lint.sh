@@ -60,7 +60,7 @@ lock_files() {
 }
 
 check gofmt formatted
-check "go vet" go vet ./...
+check "go vet" go vet -tags bench ./...
 check golangci-lint golangci-lint run
 # The modules below tools/ are not tidied: that would fetch all that their tools' tests need.
 check "go mod tidy" go mod tidy -diff
