@@ -173,6 +173,17 @@ func (f *runFlags) run(ctx context.Context) (err error) {
 	log.Info("sluice runs", "gateway", f.name, "api", "http://"+listener.Addr().String(), "registry", f.registry, "state", f.stateDir)
 
 	g, ctx := errgroup.WithContext(ctx)
+	if server != nil {
+		g.Go(func() error {
+			select {
+			case <-ctx.Done():
+				return ctx.Err()
+			case <-server.Failed():
+				// It can't be started again in this process: nginx serves on, and whoever keeps sluice running starts both.
+				return server.Err()
+			}
+		})
+	}
 	g.Go(func() error { return driver.Run(ctx) })
 	g.Go(func() error { return controller.Run(ctx) })
 	g.Go(func() error { return serve(ctx, listener, handler, log) })
@@ -207,13 +218,14 @@ func (f *runFlags) token() (string, error) {
 
 func (f *runFlags) openNginx(ctx context.Context, render *renderer, log *slog.Logger) (*nginx.Driver, error) {
 	binary := f.nginx
+	var driver *nginx.Driver
+	var err error
 	if binary == "" {
-		var err error
 		if binary, err = findNginx(); err != nil {
 			return nil, err
 		}
 	}
-	return nginx.Open(ctx, nginx.Options{
+	driver, err = nginx.Open(ctx, nginx.Options{
 		Binary: binary, Dir: filepath.Join(f.stateDir, "nginx"), Mode: nginx.Mode(f.nginxMode), NginxConf: f.nginxConf,
 		Attach: f.attach != "", PIDFile: f.attach, OnExit: nginx.OnExit(f.onExit), User: f.user,
 		WorkerProcesses: f.workerProcesses, WorkerConnections: f.workerConnections,
@@ -223,9 +235,11 @@ func (f *runFlags) openNginx(ctx context.Context, render *renderer, log *slog.Lo
 			if err != nil {
 				return nil, err
 			}
-			return set.RenderControl(templates.Config{HTTPOnly: f.nginxMode == string(nginx.Include)}, c)
+			facts := f.facts(driver)
+			return set.RenderControl(templates.Config{Capabilities: facts.Capabilities, HTTPOnly: facts.HTTPOnly, Dir: facts.Dir}, c)
 		},
 	})
+	return driver, err
 }
 
 // findNginx looks in PATH, and where nginx is for users whose PATH has no sbin.

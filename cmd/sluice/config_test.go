@@ -1,0 +1,140 @@
+package main
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+	"github.com/spf13/pflag"
+)
+
+// testFlags are flags of several types.
+func testFlags() (flags *pflag.FlagSet, name *string, limit *int, wait *time.Duration, list *[]string) {
+	flags = pflag.NewFlagSet("test", pflag.ContinueOnError)
+	return flags, flags.String("state-dir", "default", ""), flags.Int("limit", 1, ""), flags.Duration("wait", time.Second, ""),
+		flags.StringSlice("groups", nil, "")
+}
+
+func writeFile(t *testing.T, text string) string {
+	t.Helper()
+	path := filepath.Join(t.TempDir(), "sluice.yaml")
+	if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return path
+}
+
+// The command line comes first, then the environment, then the file.
+func TestFillFlagsOrder(t *testing.T) {
+	t.Setenv("SLUICE_STATE_DIR", "environment")
+	t.Setenv("SLUICE_LIMIT", "2")
+	file := writeFile(t, "state-dir: file\nlimit: 3\nwait: 4s\ngroups: [a, b]\n")
+	flags, name, limit, wait, list := testFlags()
+	if err := flags.Parse([]string{"--state-dir", "command line"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := fillFlags(flags, file); err != nil {
+		t.Fatal(err)
+	}
+	if *name != "command line" || *limit != 2 || *wait != 4*time.Second {
+		t.Errorf("state-dir %q, limit %d, wait %s", *name, *limit, *wait)
+	}
+	if diff := cmp.Diff([]string{"a", "b"}, *list); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func TestFillFlagsRefuses(t *testing.T) {
+	for _, tt := range []struct{ name, env, file, want string }{
+		{"an unknown setting", "", "limit: 1\nlimits: 2\n", `sluice.yaml:2: unknown setting "limits"`},
+		{"a bad value", "", "\nlimit: many\n", `sluice.yaml:2: setting limit`},
+		{"a mapping", "", "limit: {a: 1}\n", "takes a plain value"},
+		{"no mapping", "", "- limit\n", "must be a mapping"},
+		{"no YAML", "", "limit: [1\n", "sluice.yaml"},
+		{"the file's own name", "", "config: x\n", `unknown setting "config"`},
+		{"a bad value of the environment", "many", "", "environment variable SLUICE_LIMIT"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if tt.env != "" {
+				t.Setenv("SLUICE_LIMIT", tt.env)
+			}
+			file := ""
+			if tt.file != "" {
+				file = writeFile(t, tt.file)
+			}
+			flags, _, _, _, _ := testFlags()
+			flags.String("config", "", "")
+			if err := fillFlags(flags, file); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("error %v, want one with %q", err, tt.want)
+			}
+		})
+	}
+	flags, _, _, _, _ := testFlags()
+	if err := fillFlags(flags, filepath.Join(t.TempDir(), "missing.yaml")); err == nil {
+		t.Error("a file that is missing is no error")
+	}
+	if err := fillFlags(flags, writeFile(t, "# nothing\n")); err != nil {
+		t.Errorf("an empty file: %v", err)
+	}
+}
+
+func TestEndpoints(t *testing.T) {
+	t.Parallel()
+	for url, want := range map[string][]string{
+		"etcd://a:1,b:2":        {"http://a:1", "http://b:2"},
+		"etcds://a:1":           {"https://a:1"},
+		"etcd:///run/etcd.sock": {"unix:///run/etcd.sock"},
+		"etcd://":               nil,
+		"http://a:1":            nil,
+		"a:1":                   nil,
+	} {
+		got, err := endpoints(url)
+		if diff := cmp.Diff(want, got); diff != "" || (err != nil) != (want == nil) {
+			t.Errorf("%s: %v, %v", url, got, err)
+		}
+	}
+}
+
+func TestToken(t *testing.T) {
+	t.Parallel()
+	file, empty := writeFile(t, "secret\n"), writeFile(t, "\n")
+	for _, tt := range []struct {
+		flags runFlags
+		want  string
+		err   string
+	}{
+		{runFlags{listen: "127.0.0.1:7070"}, "", ""},
+		{runFlags{listen: "[::1]:7070"}, "", ""},
+		{runFlags{listen: "localhost:7070"}, "", ""},
+		{runFlags{listen: ":7070"}, "", "needs a token"},
+		{runFlags{listen: "0.0.0.0:7070"}, "", "needs a token"},
+		{runFlags{listen: "10.0.0.1:7070"}, "", "needs a token"},
+		{runFlags{listen: "7070"}, "", "--listen"},
+		{runFlags{listen: ":7070", tokenFile: file}, "secret", ""},
+		{runFlags{listen: ":7070", tokenFile: empty}, "", "the file is empty"},
+		{runFlags{listen: ":7070", tokenFile: "/nonexistent"}, "", "read --token-file"},
+	} {
+		got, err := tt.flags.token()
+		if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+			t.Errorf("%+v: %q, %v", tt.flags.listen, got, err)
+		}
+	}
+}
+
+func TestReadKey(t *testing.T) {
+	t.Parallel()
+	for text, ok := range map[string]bool{
+		strings.Repeat("ab", 32) + "\n":                true,
+		"AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=": true,
+		strings.Repeat("ab", 16):                       false,
+		"":                                             false,
+	} {
+		key, err := readKey(writeFile(t, text))
+		if ok != (err == nil && len(key) == secretsKeyBytes) {
+			t.Errorf("%q: %d bytes, %v", text, len(key), err)
+		}
+	}
+}
