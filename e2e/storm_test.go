@@ -51,7 +51,9 @@ func storm(t *testing.T, g *Gateway, n int, run func(ctx context.Context) error)
 			}
 		}
 	})
+	began := time.Now()
 	err := run(ctx)
+	took := time.Since(began)
 	cancel()
 	if err != nil {
 		t.Errorf("the storm: %v", err)
@@ -60,14 +62,18 @@ func storm(t *testing.T, g *Gateway, n int, run func(ctx context.Context) error)
 		t.Errorf("a WebSocket was refused: %v", err)
 	}
 	old, workers := oldGenerations(g.Status())
-	if old > 4 {
-		t.Errorf("%d old generations live after the storm, want at most 4", old)
+	most := 4
+	if late := took - 40*time.Second; late > 0 { // a machine that can't keep up makes it a longer storm
+		most += 1 + int(late/(30*time.Second))
+	}
+	if old > most {
+		t.Errorf("%d old generations live after a storm of %s, want at most %d", old, took, most)
 	}
 	ended := time.Now()
 	g.WaitNodes(time.Minute, n)
 	fleet.WantAlive()
-	t.Logf("%d WebSockets, %d old generations and %d workers at its end, the right set after %s; %s",
-		fleet.Len(), old, workers, time.Since(ended).Round(100*time.Millisecond), load.WantNoFailure())
+	t.Logf("a storm of %s: %d WebSockets, %d old generations and %d workers at its end, the right set after %s; %s",
+		took.Round(100*time.Millisecond), fleet.Len(), old, workers, time.Since(ended).Round(100*time.Millisecond), load.WantNoFailure())
 }
 
 // One node comes and goes 20 times a second.
@@ -104,24 +110,22 @@ func TestStormOfManyNodes(t *testing.T) {
 	g.Apply(document(g.Port, "round_robin"))
 	g.StartNodes(3)
 	everywhere := startEverywhere(t, "many")
-	const nodes, stay = 1000, 50 // each stays for as long as 50 others take to come
+	const nodes, stay = 1000, 1500 * time.Millisecond
 	storm(t, g, 3, func(ctx context.Context) error {
 		tick := time.NewTicker(30 * time.Second / nodes)
 		defer tick.Stop()
-		for i := range nodes + stay {
+		group, ctx := errgroup.WithContext(ctx)
+		for i := range nodes {
 			<-tick.C
-			if i < nodes {
+			group.Go(func() error {
 				if err := g.tryNode(ctx, manyID(i), manyAddress(i), everywhere, true); err != nil {
 					return err
 				}
-			}
-			if i >= stay {
-				if err := g.tryNode(ctx, manyID(i-stay), "", 0, false); err != nil {
-					return err
-				}
-			}
+				pause(t, stay)
+				return g.tryNode(ctx, manyID(i), "", 0, false)
+			})
 		}
-		return nil
+		return group.Wait()
 	})
 }
 
