@@ -142,9 +142,9 @@ func (c *compiler) candidates(ref registry.Ref) []registry.Object {
 	return list
 }
 
-// choose uses the first version of an object that try takes, and reports the faults of the wanted one. It returns false
-// when no version will do.
-func (c *compiler) choose(ref registry.Ref, try func(registry.Object) []spec.FieldError) bool {
+// choose uses the first version of an object that try takes, and reports the faults of the wanted one. When no version
+// will do, the object is left out.
+func (c *compiler) choose(ref registry.Ref, try func(registry.Object) []spec.FieldError) {
 	var wanted []spec.FieldError
 	for i, o := range c.candidates(ref) {
 		var faults []spec.FieldError
@@ -158,14 +158,13 @@ func (c *compiler) choose(ref registry.Ref, try func(registry.Object) []spec.Fie
 			if i > 0 {
 				c.report(ref, wanted, fmt.Sprintf("; until then it stays as it was at seq %d", o.Seq))
 			}
-			return true
+			return
 		}
 		if i == 0 {
 			wanted = faults
 		}
 	}
 	c.report(ref, wanted, "; until then it is left out")
-	return false
 }
 
 func (c *compiler) report(ref registry.Ref, faults []spec.FieldError, consequence string) {

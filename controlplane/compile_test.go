@@ -1,6 +1,7 @@
 package controlplane
 
 import (
+	"bytes"
 	"crypto/ecdsa"
 	"crypto/elliptic"
 	"crypto/rand"
@@ -228,7 +229,7 @@ func TestCompileIsPure(t *testing.T) {
 			t.Fatalf("not the same again:\n%s", diff)
 		}
 	}
-	if after, _ := json.Marshal(w.snapshot); string(after) != string(before) {
+	if after, _ := json.Marshal(w.snapshot); !bytes.Equal(after, before) {
 		t.Error("the Snapshot was changed")
 	}
 }

@@ -68,7 +68,7 @@ type member struct {
 }
 
 func (c *compiler) compileUpstream(name string, u spec.Upstream) *upstream {
-	members := c.members(name, UpstreamService(u))
+	members := c.members(UpstreamService(u))
 	result := &upstream{config: templates.Upstream{
 		Name:             name,
 		Keepalive:        *u.Keepalive.Connections,
@@ -126,7 +126,7 @@ func (c *compiler) compileUpstream(name string, u spec.Upstream) *upstream {
 
 // members returns the nodes of a service, sorted by id. Of several nodes at one address only the first counts, since
 // nginx would send it the share of all of them.
-func (c *compiler) members(upstream, service string) []member {
+func (c *compiler) members(service string) []member {
 	nodes := c.snapshot.Nodes
 	first, _ := slices.BinarySearchFunc(nodes, service, func(n registry.Node, s string) int { return cmp.Compare(n.Service, s) })
 	var members []member

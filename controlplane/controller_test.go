@@ -218,10 +218,10 @@ func TestBrokenTemplateIsTriedAgainWhenItChanges(t *testing.T) {
 		defer r.stop()
 		r.send(newWorld().nodes(2).snapshot)
 		time.Sleep(time.Minute)
-		set := func(print string, err error) {
+		set := func(fingerprint string, err error) {
 			r.renderer.mu.Lock()
 			defer r.renderer.mu.Unlock()
-			r.renderer.print, r.renderer.err = print, err
+			r.renderer.print, r.renderer.err = fingerprint, err
 		}
 		set("broken", errors.New("site.conf.tmpl:3: unexpected {{end}}"))
 		time.Sleep(inputPeriod + time.Second)

@@ -84,7 +84,9 @@ func (l *loop) drain() {
 		<-l.results
 	}
 	if l.slotting {
-		<-l.slotted
+		if err := <-l.slotted; err != nil {
+			l.Log.Debug("slots were not stored; the next start does it", "error", err)
+		}
 	}
 }
 

@@ -316,7 +316,7 @@ func benchWebSockets(t *testing.T, r *report) {
 	).Replace(document(g.Port, "round_robin")))
 	g.putNode("one", port, true)
 	g.WaitNodes(10*time.Second, 1)
-	insecure := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}} //nolint:gosec // self-signed
+	insecure := &http.Transport{TLSClientConfig: &tls.Config{InsecureSkipVerify: true}}
 	for _, kind := range []struct{ name, url string }{
 		{"plain", "ws://" + g.Addr() + "/ws"}, {"TLS", fmt.Sprintf("wss://127.0.0.1:%d/ws", g.Port2)},
 	} {

@@ -12,10 +12,21 @@ import (
 )
 
 // testFlags are flags of several types.
-func testFlags() (flags *pflag.FlagSet, name *string, limit *int, wait *time.Duration, list *[]string) {
-	flags = pflag.NewFlagSet("test", pflag.ContinueOnError)
-	return flags, flags.String("state-dir", "default", ""), flags.Int("limit", 1, ""), flags.Duration("wait", time.Second, ""),
-		flags.StringSlice("groups", nil, "")
+type testFlags struct {
+	*pflag.FlagSet
+	name  string
+	limit int
+	wait  time.Duration
+	list  []string
+}
+
+func newTestFlags() *testFlags {
+	f := &testFlags{FlagSet: pflag.NewFlagSet("test", pflag.ContinueOnError)}
+	f.StringVar(&f.name, "state-dir", "default", "")
+	f.IntVar(&f.limit, "limit", 1, "")
+	f.DurationVar(&f.wait, "wait", time.Second, "")
+	f.StringSliceVar(&f.list, "groups", nil, "")
+	return f
 }
 
 func writeFile(t *testing.T, text string) string {
@@ -32,17 +43,17 @@ func TestFillFlagsOrder(t *testing.T) {
 	t.Setenv("SLUICE_STATE_DIR", "environment")
 	t.Setenv("SLUICE_LIMIT", "2")
 	file := writeFile(t, "state-dir: file\nlimit: 3\nwait: 4s\ngroups: [a, b]\n")
-	flags, name, limit, wait, list := testFlags()
+	flags := newTestFlags()
 	if err := flags.Parse([]string{"--state-dir", "command line"}); err != nil {
 		t.Fatal(err)
 	}
-	if err := fillFlags(flags, file); err != nil {
+	if err := fillFlags(flags.FlagSet, file); err != nil {
 		t.Fatal(err)
 	}
-	if *name != "command line" || *limit != 2 || *wait != 4*time.Second {
-		t.Errorf("state-dir %q, limit %d, wait %s", *name, *limit, *wait)
+	if flags.name != "command line" || flags.limit != 2 || flags.wait != 4*time.Second {
+		t.Errorf("state-dir %q, limit %d, wait %s", flags.name, flags.limit, flags.wait)
 	}
-	if diff := cmp.Diff([]string{"a", "b"}, *list); diff != "" {
+	if diff := cmp.Diff([]string{"a", "b"}, flags.list); diff != "" {
 		t.Error(diff)
 	}
 }
@@ -65,18 +76,18 @@ func TestFillFlagsRefuses(t *testing.T) {
 			if tt.file != "" {
 				file = writeFile(t, tt.file)
 			}
-			flags, _, _, _, _ := testFlags()
+			flags := newTestFlags()
 			flags.String("config", "", "")
-			if err := fillFlags(flags, file); err == nil || !strings.Contains(err.Error(), tt.want) {
+			if err := fillFlags(flags.FlagSet, file); err == nil || !strings.Contains(err.Error(), tt.want) {
 				t.Errorf("error %v, want one with %q", err, tt.want)
 			}
 		})
 	}
-	flags, _, _, _, _ := testFlags()
-	if err := fillFlags(flags, filepath.Join(t.TempDir(), "missing.yaml")); err == nil {
+	flags := newTestFlags()
+	if err := fillFlags(flags.FlagSet, filepath.Join(t.TempDir(), "missing.yaml")); err == nil {
 		t.Error("a file that is missing is no error")
 	}
-	if err := fillFlags(flags, writeFile(t, "# nothing\n")); err != nil {
+	if err := fillFlags(flags.FlagSet, writeFile(t, "# nothing\n")); err != nil {
 		t.Errorf("an empty file: %v", err)
 	}
 }

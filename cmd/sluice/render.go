@@ -198,7 +198,7 @@ func writeBundle(dir string, bundle templates.Bundle) error {
 	}
 	for _, file := range bundle.Files {
 		path := filepath.Join(dir, filepath.FromSlash(file.Path))
-		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil { //nolint:gosec // nginx's workers read there
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
 			return err
 		}
 		if err := os.WriteFile(path, file.Data, file.Mode); err != nil {

@@ -128,14 +128,15 @@ func (f *runFlags) run(ctx context.Context) (err error) {
 	if f.stateDir, err = filepath.Abs(f.stateDir); err != nil {
 		return err
 	}
-	if err := os.MkdirAll(f.stateDir, 0o711); err != nil { //nolint:gosec // nginx's workers must get through to their own files
+	// nginx's workers must get through to their own files.
+	if err := os.MkdirAll(f.stateDir, 0o711); err != nil {
 		return fmt.Errorf("make the state directory: %w", err)
 	}
 	listener, err := net.Listen("tcp", f.listen)
 	if err != nil {
 		return fmt.Errorf("listen for the API: %w", err)
 	}
-	defer listener.Close() //nolint:errcheck // closed by the server before, in all but early returns
+	defer listener.Close()
 
 	render := &renderer{dir: f.templates}
 	if _, err := render.load(); err != nil {

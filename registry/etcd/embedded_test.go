@@ -36,7 +36,7 @@ func TestEmbeddedIsPrivate(t *testing.T) {
 	}
 	// One socket, in that directory, and no other way in.
 	sockets := 0
-	if err := filepath.WalkDir(dir, func(path string, d fs.DirEntry, err error) error {
+	if err := filepath.WalkDir(dir, func(_ string, d fs.DirEntry, err error) error {
 		if d.Type() == fs.ModeSocket {
 			sockets++
 		}

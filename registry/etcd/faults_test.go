@@ -133,7 +133,7 @@ func TestWatchSurvivesRestartOfEtcd(t *testing.T) {
 	e.Close()
 	eventually(t, "Health is down", func() bool { return !r.Health().Connected })
 	w.silent(300 * time.Millisecond)
-	e = server(t, EmbeddedConfig{Dir: dir})
+	server(t, EmbeddedConfig{Dir: dir})
 	eventually(t, "Health is up", func() bool { return r.Health().Connected })
 	seq := commit(t, r, "u00", `{"after":true}`)
 	w.until("the change after the restart", hasSeq(seq))

@@ -46,7 +46,9 @@ func snapshot(t *testing.T, r registry.Watcher, seq registry.Seq) registry.Snaps
 		case s := <-out:
 			if s.Seq >= seq {
 				cancel()
-				<-done
+				if err := <-done; !errors.Is(err, context.Canceled) {
+					t.Errorf("Watch ended with %v", err)
+				}
 				return s
 			}
 		case err := <-done:

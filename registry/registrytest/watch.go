@@ -1,6 +1,7 @@
 package registrytest
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
@@ -157,7 +158,7 @@ func watchImmutable(t *testing.T, e *env) {
 	w.until(e.Settle, "the changes", func(s registry.Snapshot) bool {
 		return s.Seq == done.Seq && !slices.ContainsFunc(s.Nodes, func(n registry.Node) bool { return n.Weight != 7 })
 	})
-	if now, err := json.Marshal(first); err != nil || string(now) != string(kept) {
+	if now, err := json.Marshal(first); err != nil || !bytes.Equal(now, kept) {
 		t.Errorf("the first Snapshot was changed (%v):\nwas %s\nis  %s", err, kept, now)
 	}
 }

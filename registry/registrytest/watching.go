@@ -2,6 +2,7 @@ package registrytest
 
 import (
 	"context"
+	"errors"
 	"slices"
 	"testing"
 	"time"
@@ -41,7 +42,10 @@ func (w *watching) stop() {
 	for {
 		select {
 		case <-w.out:
-		case <-w.done:
+		case err := <-w.done:
+			if err != nil && !errors.Is(err, context.Canceled) { // nil: the test has seen the end
+				w.t.Errorf("Watch ended with %v, and not with its context's error", err)
+			}
 			return
 		}
 	}
