@@ -27,10 +27,10 @@ func (d *Driver) findMaster() (process, error) {
 		return process{}, nil
 	}
 	// Somebody may have removed the pid file, or it was written in another pid namespace. A worker that was forked this
-	// moment has its master's title still: the oldest is the master.
+	// moment has its master's title still, even when the master is dead by now: but it has no children.
 	var found process
 	for _, pid := range processes() {
-		if m, ok := d.isMaster(pid); ok && (found == process{} || m.start < found.start) {
+		if m, ok := d.isMaster(pid); ok && len(children(pid)) > 0 && (found == process{} || m.start < found.start) {
 			found = m
 		}
 	}
