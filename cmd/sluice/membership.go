@@ -15,17 +15,18 @@ const leaveTime = 5 * time.Second
 
 // membership keeps a node registered from join to leave.
 type membership struct {
-	nodes nodeWriter
-	node  registry.Node
-	ttl   time.Duration
-	log   *slog.Logger
+	nodes    nodeWriter
+	gateways gatewayLister
+	node     registry.Node
+	ttl      time.Duration
+	log      *slog.Logger
 
 	stop context.CancelFunc // nil before join
 	kept sync.WaitGroup
 }
 
-func newMembership(nodes nodeWriter, n registry.Node, ttl time.Duration, log *slog.Logger) *membership {
-	return &membership{nodes: nodes, node: n, ttl: ttl, log: log.With("node", n.Ref().String())}
+func newMembership(nodes nodeWriter, gateways gatewayLister, n registry.Node, ttl time.Duration, log *slog.Logger) *membership {
+	return &membership{nodes: nodes, gateways: gateways, node: n, ttl: ttl, log: log.With("node", n.Ref().String())}
 }
 
 // join begins to register the node, and returns at once.

@@ -47,8 +47,8 @@ func newRegisterCommand() *cobra.Command {
 		Long: `Register a node for as long as it runs.
 
 With a command: it is started, registered when its address accepts connections, and gets the signals that register gets.
-On SIGTERM or SIGINT the node is taken out of the rotation first, the signal follows after --grace, or at once when it
-comes twice. If the command ends by itself, the node leaves at once. register exits with the command's code, 128 + N if
+On SIGTERM or SIGINT the node is taken out of the rotation first. The signal follows when all gateways are in step, after
+--grace at the latest, or at once when it comes twice. If the command ends by itself, the node leaves at once. register exits with the command's code, 128 + N if
 signal N ended it, 127 if it was not found.
 
 Without a command the node is registered until register is told to stop.`,
@@ -72,7 +72,7 @@ Without a command the node is registered until register is told to stop.`,
 	flags.StringVar(&f.zone, "zone", "", "where it runs")
 	flags.StringToStringVar(&f.meta, "meta", nil, "free text, as version=1.2; may be given several times")
 	flags.DurationVar(&f.ttl, "ttl", registry.DefaultTTL, "how long the node stays without a sign of life; one is given each third of it")
-	flags.DurationVar(&f.grace, "grace", 3*time.Second, "time between leaving the rotation and passing SIGTERM on")
+	flags.DurationVar(&f.grace, "grace", 10*time.Second, "time that the gateways have to let go of the node before SIGTERM is passed on")
 	flags.StringVar(&f.registry, "registry", "", "write to this registry instead of asking an instance: etcd://host:2379,… or etcds://host:2379,…")
 	f.client.register(flags)
 	f.registryConn.register(flags)
@@ -89,12 +89,12 @@ func (f *registerFlags) run(ctx context.Context, argv []string, stderr io.Writer
 	if err != nil {
 		return usageError(err)
 	}
-	nodes, closeNodes, err := f.open(ctx, log)
+	nodes, gateways, closeNodes, err := f.open(ctx, log)
 	if err != nil {
 		return err
 	}
 	defer func() { err = errors.Join(err, closeNodes()) }()
-	m := newMembership(nodes, node, f.ttl, log)
+	m := newMembership(nodes, gateways, node, f.ttl, log)
 	if len(argv) > 0 {
 		return supervise(ctx, m, argv, f.grace)
 	}
@@ -146,13 +146,17 @@ type nodeWriter interface {
 	Remove(ctx context.Context, ref registry.NodeRef) error
 }
 
-func (f *registerFlags) open(ctx context.Context, log *slog.Logger) (nodeWriter, func() error, error) {
+func (f *registerFlags) open(ctx context.Context, log *slog.Logger) (nodeWriter, gatewayLister, func() error, error) {
 	if f.registry != "" {
-		return f.registryConn.open(ctx, f.registry, nil, log)
+		reg, closeRegistry, err := f.registryConn.open(ctx, f.registry, nil, log)
+		if err != nil {
+			return nil, nil, nil, err
+		}
+		return reg, gatewaysOfRegistry(reg), closeRegistry, nil
 	}
 	client, err := f.client.client()
 	if err != nil {
-		return nil, nil, err
+		return nil, nil, nil, err
 	}
-	return api.NewNodesClient(client), func() error { return nil }, nil
+	return api.NewNodesClient(client), gatewaysOfAPI(client), func() error { return nil }, nil
 }

@@ -378,7 +378,7 @@ func TestMembershipRemovesAfterTheLastPut(t *testing.T) {
 	t.Parallel()
 	w := &slowWriter{begun: make(chan struct{}), release: make(chan struct{})}
 	n := registry.Node{Service: "io", ID: "n1", Address: "127.0.0.1", Port: 1}
-	m := newMembership(w, n, time.Minute, slog.New(slog.DiscardHandler))
+	m := newMembership(w, nil, n, time.Minute, slog.New(slog.DiscardHandler))
 	m.join()
 	<-w.begun
 	m.stop() // as leave does first

@@ -48,9 +48,9 @@ func supervise(ctx context.Context, m *membership, argv []string, grace time.Dur
 
 	var (
 		joined   bool
-		ending   os.Signal        // the signal that is passed on at the end
-		left     chan struct{}    // closed when the node has left
-		deadline <-chan time.Time // the end of the grace time
+		ending   os.Signal       // the signal that is passed on at the end
+		left     chan struct{}   // closed when the node has left
+		released <-chan struct{} // closed when the gateways have let go of it
 	)
 	for {
 		select {
@@ -69,8 +69,9 @@ func supervise(ctx context.Context, m *membership, argv []string, grace time.Dur
 				close(left)
 			}()
 		case <-left:
-			left, deadline = nil, time.After(grace)
-		case <-deadline:
+			left, released = nil, m.released(ctx, grace)
+		case <-released:
+			released = nil
 			child.signal(ending)
 		case <-child.exited:
 			switch {
