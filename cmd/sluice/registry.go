@@ -13,6 +13,7 @@ import (
 
 	"sluice/registry"
 	"sluice/registry/etcd"
+	"sluice/registry/keyspace"
 )
 
 // embeddedRegistry is the value of --registry that starts etcd inside sluice.
@@ -31,7 +32,7 @@ type registryFlags struct {
 }
 
 func (r *registryFlags) register(flags *pflag.FlagSet) {
-	flags.StringVar(&r.fleet, "fleet", etcd.DefaultFleet, "name of the fleet: the instances that share the desired state and the nodes")
+	flags.StringVar(&r.fleet, "fleet", keyspace.DefaultFleet, "name of the fleet: the instances that share the desired state and the nodes")
 	flags.StringVar(&r.caFile, "etcd-ca", "", "PEM file of the certificate authority that etcd's certificate must be from (default: the system's)")
 	flags.StringVar(&r.certFile, "etcd-cert", "", "PEM file of our client certificate for etcd")
 	flags.StringVar(&r.keyFile, "etcd-key", "", "PEM file of its key")
