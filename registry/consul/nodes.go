@@ -61,8 +61,7 @@ func (r *Registry) beat(ctx context.Context, reg *api.AgentServiceRegistration) 
 		if err != nil || is == nil || !maps.Equal(is.Meta, reg.Meta) {
 			return err
 		}
-		// The output is always the same: another one would be news for all who watch.
-		err = c.Agent().UpdateTTLOpts(checkID(reg.ID), "", api.HealthPassing, new(api.QueryOptions).WithContext(ctx))
+		err = pass(ctx, c, reg.ID)
 		if notFound(err) {
 			return nil
 		}
@@ -70,6 +69,11 @@ func (r *Registry) beat(ctx context.Context, reg *api.AgentServiceRegistration) 
 		return err
 	})
 	return known, err
+}
+
+// pass passes the check of a service. The output is always the same: another one would be news for all who watch.
+func pass(ctx context.Context, c *api.Client, id string) error {
+	return c.Agent().UpdateTTLOpts(checkID(id), "", api.HealthPassing, new(api.QueryOptions).WithContext(ctx))
 }
 
 // agentService returns nil when the agent has no such service.
@@ -86,6 +90,10 @@ func (r *Registry) register(ctx context.Context, reg *api.AgentServiceRegistrati
 	return r.call(ctx, r.timing.call, func(ctx context.Context, c *api.Client) error {
 		err := c.Agent().ServiceRegisterOpts(reg, api.ServiceRegisterOpts{ReplaceExistingChecks: true}.WithContext(ctx))
 		if err != nil {
+			return err
+		}
+		// An agent that had it already leaves the state of the check as it was.
+		if err := pass(ctx, c, reg.ID); err != nil {
 			return err
 		}
 		q := linearizable(ctx)

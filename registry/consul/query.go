@@ -84,7 +84,8 @@ func (q *query) once(ctx context.Context) error {
 	err := q.r.call(asking, limit, func(ctx context.Context, c *api.Client) (err error) {
 		opts := (&api.QueryOptions{WaitIndex: q.index, WaitTime: wait}).WithContext(ctx)
 		meta, err = q.ask(ctx, c, opts)
-		if err == nil && !meta.KnownLeader {
+		// What streams does not tell of the leader; but it begins with an answer that does, and breaks off with the server.
+		if err == nil && !meta.KnownLeader && meta.QueryBackend != api.QueryBackendStreaming {
 			err = errors.New("consul has no leader")
 		}
 		return err
