@@ -6,11 +6,13 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"maps"
 	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,7 +31,10 @@ type agent struct {
 	tb     testing.TB
 	config string // path
 	url    string
+	serf   int    // the port at which others join
 	token  string // of its management, where it has ACLs
+	mu     sync.Mutex
+	api    *api.Client
 	cmd    *exec.Cmd
 	log    *os.File
 }
@@ -45,27 +50,25 @@ func newAgent(tb testing.TB, dev bool, settings map[string]any) *agent {
 		tb.Fatal(err)
 	}
 	tb.Cleanup(func() { _ = os.RemoveAll(dir) })
-	port := testport.Free(tb)
+	port, serf := testport.Free(tb), testport.Free(tb)
 	config := map[string]any{
 		"node_name": "here", "bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "log_level": "warn", "disable_update_check": true,
 		"leave_on_terminate": false,
 		"ports": map[string]int{
 			"http": port, "dns": -1, "grpc": -1, "grpc_tls": -1, "serf_wan": -1,
-			"serf_lan": testport.Free(tb), "server": testport.Free(tb),
+			"serf_lan": serf, "server": testport.Free(tb),
 		},
 	}
 	if !dev {
 		config["server"], config["bootstrap_expect"], config["data_dir"] = true, 1, filepath.Join(dir, "data")
 		config["performance"] = map[string]any{"raft_multiplier": 1}
 	}
-	for k, v := range settings {
-		config[k] = v
-	}
+	maps.Copy(config, settings)
 	raw, err := json.Marshal(config)
 	if err != nil {
 		tb.Fatal(err)
 	}
-	a := &agent{tb: tb, config: filepath.Join(dir, "agent.json"), url: fmt.Sprintf("http://127.0.0.1:%d", port)}
+	a := &agent{tb: tb, config: filepath.Join(dir, "agent.json"), url: fmt.Sprintf("http://127.0.0.1:%d", port), serf: serf}
 	if err := os.WriteFile(a.config, raw, 0o600); err != nil {
 		tb.Fatal(err)
 	}
@@ -128,14 +131,19 @@ func (a *agent) kill() {
 	}
 }
 
-// client is how a test does what others do in Consul.
+// client is how a test does what others do in Consul. All use the same: each has connections of its own.
 func (a *agent) client() *api.Client {
 	a.tb.Helper()
-	c, err := api.NewClient(&api.Config{Address: a.url, Token: a.token})
-	if err != nil {
-		a.tb.Fatal(err)
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.api == nil {
+		c, err := api.NewClient(&api.Config{Address: a.url, Token: a.token})
+		if err != nil {
+			a.tb.Fatal(err)
+		}
+		a.api = c
 	}
-	return c
+	return a.api
 }
 
 // shared is the server of those tests that do not stop it; each has a fleet of its own.

@@ -73,7 +73,8 @@ func (q *query) once(ctx context.Context) error {
 		defer q.turns.give()
 		wait, interrupted = q.turns.wait(t.wait, t.rotation)
 		if q.index > 0 {
-			defer context.AfterFunc(interrupted, cancel)()
+			// One after the other: to stop waiting breaks the connection, and of many new ones at once the agent refuses some.
+			defer context.AfterFunc(interrupted, func() { time.AfterFunc(rand.N(t.rotation), cancel) })()
 		}
 	}
 	limit := t.slack

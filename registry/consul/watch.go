@@ -223,12 +223,12 @@ func (w *watcher) follow(ctx context.Context, name string) {
 
 // followService tells the news of a service: what changes in an answer beyond what a node is, is none.
 func (w *watcher) followService(ctx context.Context, f *follower) {
-	var now, last news
+	var now, last news // last: what was answered, as it was told
+	var failure string // told since
 	told := false
 	tell := func(ctx context.Context, n news) {
 		select {
 		case w.news <- n:
-			last, told = n, true
 		case <-ctx.Done():
 		}
 	}
@@ -237,25 +237,48 @@ func (w *watcher) followService(ctx context.Context, f *follower) {
 		what:  "service " + f.name,
 		turns: &w.r.turns,
 		ask: func(_ context.Context, c *api.Client, opts *api.QueryOptions) (*api.QueryMeta, error) {
-			entries, meta, err := c.Health().Service(f.name, "", false, opts)
-			if err == nil {
-				now = news{of: f, instances: w.r.instances(f.name, entries), filtered: meta.ResultsFilteredByACLs}
+			got, meta, err := w.askService(c, f, opts)
+			if err == nil && meta.QueryBackend == api.QueryBackendStreaming && got.lacks(last) {
+				got, meta, err = w.askService(c, f, new(api.QueryOptions).WithContext(opts.Context()))
 			}
+			now = got
 			return meta, err
 		},
 		answered: func(ctx context.Context, whole bool) {
 			now.whole = whole
-			if !told || last.err != nil || !now.same(last) {
+			if !told || failure != "" || !now.same(last) {
 				tell(ctx, now)
 			}
+			last, told, failure = now, true, ""
 		},
 		failed: func(ctx context.Context, err error) {
-			if !told || last.err == nil || last.err.Error() != err.Error() {
+			if failure != err.Error() {
 				tell(ctx, news{of: f, err: err})
 			}
+			failure = err.Error()
 		},
 	}
 	q.run(ctx)
+}
+
+// askService asks about a service.
+//
+// What waits for a change is answered by a view of the agent's, which streams from the servers. That tells neither that the
+// token may not read something, nor that it has not got anything yet when no server answers: both look like a service without
+// nodes. So where nodes are missing, it is asked again without waiting, which a server answers and tells all.
+func (w *watcher) askService(c *api.Client, f *follower, opts *api.QueryOptions) (news, *api.QueryMeta, error) {
+	entries, meta, err := c.Health().Service(f.name, "", false, opts)
+	if err != nil {
+		return news{}, nil, err
+	}
+	return news{of: f, instances: w.r.instances(f.name, entries), filtered: meta.ResultsFilteredByACLs}, meta, nil
+}
+
+// lacks reports whether something that other has is missing in n.
+func (n news) lacks(other news) bool {
+	return slices.ContainsFunc(other.instances, func(o instance) bool {
+		return !slices.ContainsFunc(n.instances, func(i instance) bool { return i.node.ID == o.node.ID })
+	})
 }
 
 // same reports whether n says the same of the nodes as other.
