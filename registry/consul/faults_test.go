@@ -49,6 +49,41 @@ func TestWatchSurvivesRestartOfConsul(t *testing.T) {
 	}
 }
 
+// TestOutageExpiresNobody: who could not beat while Consul was away has its ttl to do so.
+func TestOutageExpiresNobody(t *testing.T) {
+	t.Parallel()
+	a := newAgent(t, false, nil)
+	r := open(t, a, Config{}, impatient)
+	commit(t, r, "io")
+	const ttl = 5 * time.Second
+	beats, dies := registry.Node{Service: "io", ID: "beats", Address: "127.0.0.1", Port: 1}, registry.Node{Service: "io", ID: "dies", Address: "127.0.0.1", Port: 2}
+	for _, n := range []registry.Node{beats, dies} {
+		if err := r.Put(t.Context(), n, ttl); err != nil {
+			t.Fatal(err)
+		}
+	}
+	w := watch(t, r)
+	w.until("both", hasIDs("beats dies"))
+	a.kill()
+	w.silent(ttl+500*time.Millisecond, "an outage")
+	a.start(false)
+	eventually(t, "Health is up", func() bool { return r.Health().Connected })
+	if err := r.Put(t.Context(), beats, ttl); err != nil {
+		t.Fatal(err)
+	}
+	w.silent(ttl/2, "they have time to beat") // Consul was back somewhat earlier than start noticed
+	go func() {
+		for t.Context().Err() == nil {
+			_ = r.Put(t.Context(), beats, ttl)
+			select {
+			case <-t.Context().Done():
+			case <-time.After(ttl / 3):
+			}
+		}
+	}()
+	w.until("the one that did not", both(hasIDs("beats"), hasTombstones("")))
+}
+
 // TestConsulThatComesBackEmpty: the index goes back. What is missing was not removed on purpose, so there is no tombstone.
 func TestConsulThatComesBackEmpty(t *testing.T) {
 	t.Parallel()

@@ -83,7 +83,7 @@ func (r *Registry) getKey(ctx context.Context, key string) (*api.KVPair, error) 
 	case err != nil:
 		return nil, err
 	case !ok || len(pairs) != 1:
-		return nil, errors.New("consul does not know get-or-empty: it is older than 1.16, upgrade it")
+		return nil, errors.New("consul does not know get-or-empty: it is older than 1.14, upgrade it")
 	case !exists(pairs[0]):
 		return nil, nil
 	}
@@ -104,7 +104,7 @@ func (r *Registry) read(ctx context.Context, limit time.Duration, ops ...*api.KV
 		return moment{}, err
 	}
 	if !ok || len(pairs) == 0 {
-		return moment{}, errors.New("consul does not know get-or-empty: it is older than 1.16, upgrade it")
+		return moment{}, errors.New("consul does not know get-or-empty: it is older than 1.14, upgrade it")
 	}
 	m := moment{pairs: pairs[1:], index: pairs[0].ModifyIndex}
 	if !exists(pairs[0]) {

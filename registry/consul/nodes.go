@@ -289,7 +289,7 @@ func (r *Registry) services(ctx context.Context) ([]string, error) {
 }
 
 func (r *Registry) listService(ctx context.Context, service string) ([]registry.Node, error) {
-	if servable(service) != nil {
+	if _, endpoints := registry.EndpointsTarget(service); endpoints {
 		return nil, nil
 	}
 	entries, tombstones, err := r.lookUp(ctx, service)

@@ -12,8 +12,10 @@ import (
 
 // query is one blocking query that is asked again and again.
 //
-// It asks in Consul's default mode: the answer is the leader's, or of a view that streams from a server, and none while
-// there is no leader. A stale answer would be cheaper, but a server that is cut off would go on telling an old state.
+// The first question, and that after anything that went wrong, is asked in Consul's consistent mode: in the default one, a
+// leader that was just elected answers before it has read all of its own log, and servers and nodes seem to be missing. What
+// waits for a change is asked in the default mode: the answer is the leader's, or of a view that streams from a server, and
+// none while there is no leader. A stale answer would be cheaper, but a server that is cut off would tell an old state for ever.
 type query struct {
 	r     *Registry
 	what  string
@@ -34,8 +36,10 @@ type query struct {
 func (q *query) run(ctx context.Context) {
 	retry := q.r.timing.retryMin
 	for ctx.Err() == nil {
-		began, wait := time.Now(), time.Duration(0)
+		began := time.Now()
 		err := q.once(ctx)
+		// The first change after a calm is asked on at once; those that follow are gathered.
+		wait := q.r.timing.pace - time.Since(began)
 		switch {
 		case ctx.Err() != nil:
 			return
@@ -46,8 +50,6 @@ func (q *query) run(ctx context.Context) {
 			retry = min(2*retry, q.r.timing.retryMax)
 		default:
 			retry = q.r.timing.retryMin
-			// The first change after a calm is asked on at once; those that follow are gathered.
-			wait = q.r.timing.pace - time.Since(began)
 		}
 		if wait <= 0 {
 			continue
@@ -83,7 +85,10 @@ func (q *query) once(ctx context.Context) error {
 	}
 	var meta *api.QueryMeta
 	err := q.r.call(asking, limit, func(ctx context.Context, c *api.Client) (err error) {
-		opts := (&api.QueryOptions{WaitIndex: q.index, WaitTime: wait}).WithContext(ctx)
+		opts := linearizable(ctx)
+		if q.index > 0 {
+			opts = (&api.QueryOptions{WaitIndex: q.index, WaitTime: wait}).WithContext(ctx)
+		}
 		meta, err = q.ask(ctx, c, opts)
 		// What streams does not tell of the leader; but it begins with an answer that does, and breaks off with the server.
 		if err == nil && !meta.KnownLeader && meta.QueryBackend != api.QueryBackendStreaming {
@@ -97,20 +102,28 @@ func (q *query) once(ctx context.Context) error {
 	case err != nil:
 		return fmt.Errorf("%s: %w", q.what, err)
 	}
-	q.note(max(meta.LastIndex, 1))
+	if !q.note(max(meta.LastIndex, 1)) {
+		return nil
+	}
 	q.answered(ctx, q.whole)
 	q.whole = true
 	return nil
 }
 
-// note takes the index of an answer. One that goes back is of another Consul, or of one that was restored: to wait for
-// the old index would be to wait for long, so the next answer is asked for at once.
-func (q *query) note(index uint64) {
-	if index < q.seen {
-		q.r.log.Info("consul's index went back: everything is asked for again", "query", q.what, "from", q.seen, "to", index)
-		q.whole = false
-		q.index, q.seen = 0, index
-		return
+// note takes the index of an answer and reports whether the answer is to be believed. One that goes back is of another
+// Consul, of one that was restored, or of a leader that has not read its log: that is asked again, and for certain. To wait
+// for the old index would be to wait for long.
+func (q *query) note(index uint64) (believe bool) {
+	certain := q.index == 0
+	if index >= q.seen {
+		q.index, q.seen = index, index
+		return true
 	}
+	q.index, q.whole = 0, false
+	if !certain {
+		return false
+	}
+	q.r.log.Info("consul's index went back: it is another one, or was restored", "query", q.what, "from", q.seen, "to", index)
 	q.index, q.seen = index, index
+	return true
 }

@@ -133,7 +133,8 @@ type instance struct {
 	node      registry.Node
 	ours      bool // registered with sluice
 	condition condition
-	where     string // the Consul node whose agent keeps it
+	ttl       time.Duration // of a node that was registered with sluice
+	where     string        // the Consul node whose agent keeps it
 	serviceID string
 	created   uint64 // when it came to be, and when it was last changed, as Consul counts
 	modified  uint64
@@ -174,6 +175,7 @@ func newInstance(e *api.ServiceEntry) instance {
 func (r *Registry) own(service string, e *api.ServiceEntry) instance {
 	i := newInstance(e)
 	i.ours = true
+	i.ttl = keyspace.TTL([]byte(joined(e.Service.Meta)))
 	value := []byte(joined(e.Service.Meta))
 	id := strings.TrimPrefix(e.Service.ID, r.servicePrefix(service))
 	var said struct{ Node struct{ ID string } }

@@ -30,6 +30,7 @@ type nodes struct {
 	resting map[string]bool
 	shown   map[string]registry.Node // those of alive that no tombstone hides
 	bad     map[string]bool          // which have a Problem
+	grace   map[string]time.Time     // until when those are alive that could not beat while Consul was away
 }
 
 func newState(k keyspace.Keys) *state {
@@ -71,6 +72,7 @@ func (s *state) takeService(service string, n news) {
 	}
 	is := &nodes{
 		alive: make(map[string]registry.Node), resting: make(map[string]bool), shown: was.shown, bad: make(map[string]bool),
+		grace: make(map[string]time.Time),
 	}
 	present := make(map[string]bool, len(n.instances))
 	for _, i := range n.instances {
@@ -88,6 +90,12 @@ func (s *state) takeService(service string, n news) {
 		case i.condition == resting:
 			is.resting[id] = true
 			s.see(i.node)
+		default:
+			// An outage of Consul expires nobody: who was alive before it has its whole ttl to beat again.
+			until := n.gap.Add(i.ttl)
+			if known, ok := was.alive[id]; ok && i.ours && known.Incarnation == i.node.Incarnation && time.Now().Before(until) {
+				is.alive[id], is.grace[id] = known, until
+			}
 		}
 	}
 	for id := range was.bad {
@@ -107,6 +115,19 @@ func (s *state) takeService(service string, n news) {
 	}
 	s.services[service] = is
 	s.show(service)
+}
+
+// endGrace takes out who did not beat again.
+func (s *state) endGrace(now time.Time) {
+	for service, is := range s.services {
+		for id, until := range is.grace {
+			if now.After(until) {
+				delete(is.grace, id)
+				delete(is.alive, id)
+				s.show(service)
+			}
+		}
+	}
 }
 
 // dropService forgets a service that nobody uses.

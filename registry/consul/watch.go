@@ -66,9 +66,10 @@ type follower struct {
 type news struct {
 	of        *follower
 	instances []instance
-	whole     bool  // what is missing was taken away: nothing was missed since the last answer
-	filtered  bool  // what is missing may be there
-	err       error // instead of an answer
+	whole     bool      // what is missing was taken away: nothing was missed since the last answer
+	gap       time.Time // when Consul answered again, after it had not; zero when it always did
+	filtered  bool      // what is missing may be there
+	err       error     // instead of an answer
 }
 
 func (w *watcher) run(ctx context.Context, out chan<- registry.Snapshot) {
@@ -153,6 +154,7 @@ func (w *watcher) tidy(ctx context.Context, now time.Time) {
 			})
 		}
 	}
+	w.state.endGrace(now)
 	old := w.state.oldTombstones(now.Add(-registry.TombstoneTTL))
 	if len(old) == 0 {
 		return
@@ -225,6 +227,7 @@ func (w *watcher) follow(ctx context.Context, name string) {
 func (w *watcher) followService(ctx context.Context, f *follower) {
 	var now, last news // last: what was answered, as it was told
 	var failure string // told since
+	var gap time.Time
 	told := false
 	tell := func(ctx context.Context, n news) {
 		select {
@@ -239,13 +242,16 @@ func (w *watcher) followService(ctx context.Context, f *follower) {
 		ask: func(_ context.Context, c *api.Client, opts *api.QueryOptions) (*api.QueryMeta, error) {
 			got, meta, err := w.askService(c, f, opts)
 			if err == nil && meta.QueryBackend == api.QueryBackendStreaming && got.lacks(last) {
-				got, meta, err = w.askService(c, f, new(api.QueryOptions).WithContext(opts.Context()))
+				got, meta, err = w.askService(c, f, linearizable(opts.Context()))
 			}
 			now = got
 			return meta, err
 		},
 		answered: func(ctx context.Context, whole bool) {
-			now.whole = whole
+			if told && !whole {
+				gap = time.Now()
+			}
+			now.whole, now.gap = whole, gap
 			if !told || failure != "" || !now.same(last) {
 				tell(ctx, now)
 			}

@@ -124,6 +124,13 @@ func Incarnation(raw []byte) string {
 	return v.Node.Incarnation
 }
 
+// TTL reads the time to live of a node's value; zero of garbage.
+func TTL(raw []byte) time.Duration {
+	var v nodeValue
+	_ = decode(raw, &v)
+	return time.Duration(v.TTL) * time.Second
+}
+
 // EncodeTombstone writes the value of a tombstone.
 func EncodeTombstone(incarnation string, at time.Time) (string, error) {
 	return encode(tombstoneValue{versioned{version}, incarnation, at.UTC()})
