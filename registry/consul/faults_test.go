@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/registry"
+	"sluice/registry/keyspace"
 )
 
 func TestWatchSurvivesRestartOfConsul(t *testing.T) {
@@ -84,7 +85,41 @@ func TestOutageExpiresNobody(t *testing.T) {
 	w.until("the one that did not", both(hasIDs("beats"), hasTombstones("")))
 }
 
-// TestConsulThatComesBackEmpty: the index goes back. What is missing was not removed on purpose, so there is no tombstone.
+// TestMissing: what was alive and is missing was taken away on purpose, unless nobody saw it go.
+func TestMissing(t *testing.T) {
+	t.Parallel()
+	here := registry.Node{Service: "io", ID: "n", Address: "127.0.0.1", Port: 1, Incarnation: "i"}
+	for _, tc := range []struct {
+		name              string
+		after             news
+		nodes, tombstones int
+	}{
+		{"all was seen", news{whole: true}, 0, 1},
+		{"consul was away", news{}, 0, 0},
+		{"it may not be read", news{whole: true, filtered: true}, 1, 0},
+		{"it was critical", news{whole: true, instances: []instance{{node: here, condition: critical}}}, 0, 0},
+		{"it rests", news{whole: true, instances: []instance{{node: here, condition: resting}}}, 0, 1},
+	} {
+		s := newState(keyspace.New("sluice/f/"))
+		s.takeService("io", news{instances: []instance{{node: here}}})
+		s.flush()
+		s.takeService("io", tc.after)
+		s.flush()
+		snapshot := s.Snapshot()
+		if len(snapshot.Nodes) != tc.nodes || len(snapshot.Tombstones) != tc.tombstones {
+			t.Errorf("%s: %+v", tc.name, snapshot)
+		}
+		// What is known here only is forgotten after a while, but for what still rests.
+		s.oldTombstones(time.Now().Add(time.Second))
+		s.flush()
+		rests := tc.name == "it rests"
+		if n := len(s.Snapshot().Tombstones); n == 1 != rests {
+			t.Errorf("%s: %d tombstones later", tc.name, n)
+		}
+	}
+}
+
+// TestConsulThatComesBackEmpty: the index goes back, and what is there now is taken as it is.
 func TestConsulThatComesBackEmpty(t *testing.T) {
 	t.Parallel()
 	a := newAgent(t, true, nil)
@@ -189,19 +224,22 @@ func TestTokenThatMayNot(t *testing.T) {
 func TestTurns(t *testing.T) {
 	t.Parallel()
 	a := newAgent(t, true, nil)
-	r := open(t, a, Config{}, impatient)
+	calm := impatient
+	calm.wait = time.Minute // those who wait must make place
+	r := open(t, a, Config{}, calm)
 	const services = maxBlocking + 30
 	var names []string
 	for i := range services {
 		names = append(names, fmt.Sprintf("s%03d", i))
 		a.define(t, ttlService(names[i], names[i]+"-a", 6001))
 	}
-	commit(t, r, names[:10]...)
+	const many = maxBlocking - 1 // one is for the keys
+	commit(t, r, names[:registry.MaxTxObjects]...)
+	commit(t, r, names[registry.MaxTxObjects:many]...)
 	w := watch(t, r)
-	w.until("the first ones", func(s registry.Snapshot) bool { return len(s.Nodes) == 10 })
-	for first := 10; first < services; first += registry.MaxTxObjects {
-		commit(t, r, names[first:min(first+registry.MaxTxObjects, services)]...)
-	}
+	w.until("as many as may wait", func(s registry.Snapshot) bool { return len(s.Nodes) == many })
+	eventually(t, "all of them wait", func() bool { return len(r.turns.free) == many })
+	commit(t, r, names[many:]...)
 	w.until("all", func(s registry.Snapshot) bool { return len(s.Nodes) == services })
 	for _, i := range []int{0, 77, services - 1} {
 		a.define(t, ttlService(names[i], names[i]+"-b", 6002))
@@ -226,8 +264,8 @@ func TestTurns(t *testing.T) {
 	}
 	w.until("fewer", func(s registry.Snapshot) bool { return s.Seq >= done.Seq && len(s.Nodes) == registry.MaxTxObjects+2 })
 	eventually(t, "long waits", func() bool {
-		wait, _ := r.turns.wait(impatient.wait, impatient.rotation)
-		return wait == impatient.wait
+		wait, _ := r.turns.wait(calm.wait, calm.rotation)
+		return wait == calm.wait
 	})
 }
 
