@@ -1,6 +1,7 @@
 package consul
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -39,7 +40,7 @@ type agent struct {
 	log    *os.File
 }
 
-// newAgent starts a server; settings are added to its configuration. With dev it keeps everything in memory.
+// newAgent starts a server; settings are added to its configuration, and https is a port. With dev it keeps everything in memory.
 func newAgent(tb testing.TB, dev bool, settings map[string]any) *agent {
 	tb.Helper()
 	if _, err := os.Stat(binary); err != nil {
@@ -54,8 +55,8 @@ func newAgent(tb testing.TB, dev bool, settings map[string]any) *agent {
 	config := map[string]any{
 		"node_name": "here", "bind_addr": "127.0.0.1", "client_addr": "127.0.0.1", "log_level": "warn", "disable_update_check": true,
 		"leave_on_terminate": false,
-		"ports": map[string]int{
-			"http": port, "dns": -1, "grpc": -1, "grpc_tls": -1, "serf_wan": -1,
+		"ports": map[string]any{
+			"http": port, "https": cmp.Or[any](settings["https"], -1), "dns": -1, "grpc": -1, "grpc_tls": -1, "serf_wan": -1,
 			"serf_lan": serf, "server": testport.Free(tb),
 		},
 	}
@@ -64,6 +65,7 @@ func newAgent(tb testing.TB, dev bool, settings map[string]any) *agent {
 		config["performance"] = map[string]any{"raft_multiplier": 1}
 	}
 	maps.Copy(config, settings)
+	delete(config, "https")
 	raw, err := json.Marshal(config)
 	if err != nil {
 		tb.Fatal(err)
