@@ -49,9 +49,9 @@ clean: ## remove what make made, but for the installed packages
 
 # Debian's packages come first: what follows may need them.
 setup-run: packages-run examples/socketio/node_modules/.package-lock.json
-setup-test: packages-test examples/socketio/node_modules/.package-lock.json $(BIN)/etcd $(BIN)/etcdctl
+setup-test: packages-test examples/socketio/node_modules/.package-lock.json $(BIN)/etcd $(BIN)/etcdctl $(BIN)/consul
 setup-lint: packages-lint $(BIN)/golangci-lint tools/npm/node_modules/.package-lock.json
-setup-bench: setup-test $(BIN)/consul $(BIN)/consul-template
+setup-bench: setup-test $(BIN)/consul-template
 
 packages-run packages-test packages-lint: packages-%:
 	@scripts/setup.sh $*
@@ -70,10 +70,11 @@ $(BIN)/etcd: tools/etcd/go.mod tools/etcd/go.sum
 $(BIN)/etcdctl: tools/etcd/go.mod tools/etcd/go.sum
 	$(call tool,tools/etcd,go.etcd.io/etcd/etcdctl/v3)
 
-# These two take minutes and are only there to be measured against.
+# This one takes minutes.
 $(BIN)/consul: tools/consul/go.mod tools/consul/go.sum
 	$(call tool,tools/consul,github.com/hashicorp/consul)
 
+# This one is only there to be measured against.
 $(BIN)/consul-template: tools/consul-template/go.mod tools/consul-template/go.sum
 	$(call tool,tools/consul-template,github.com/hashicorp/consul-template)
 

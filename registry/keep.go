@@ -33,7 +33,7 @@ func Keep(ctx context.Context, nodes Putter, n Node, ttl time.Duration, log *slo
 	beat := ttl / 3
 	failures, retry := 0, firstRetry
 	for {
-		wait := jitter(beat)
+		wait := Jitter(beat)
 		err := putWithin(ctx, beat, nodes, n, ttl)
 		switch {
 		case ctx.Err() != nil:
@@ -42,7 +42,7 @@ func Keep(ctx context.Context, nodes Putter, n Node, ttl time.Duration, log *slo
 			if failures++; failures == 1 {
 				log.Warn("node is not registered: trying on", "node", n.Ref().String(), "error", err)
 			}
-			wait = min(jitter(retry), wait)
+			wait = min(Jitter(retry), wait)
 			retry = min(2*retry, beat)
 		case failures > 0:
 			log.Info("node is registered again", "node", n.Ref().String(), "failures", failures)
@@ -63,7 +63,7 @@ func putWithin(ctx context.Context, limit time.Duration, nodes Putter, n Node, t
 	return nodes.Put(ctx, n, ttl)
 }
 
-// jitter spreads d by ± 20 %, so that a fleet that started together does not beat together.
-func jitter(d time.Duration) time.Duration {
+// Jitter spreads d by ± 20 %, so that those who started together do not act together.
+func Jitter(d time.Duration) time.Duration {
 	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
 }

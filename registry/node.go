@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"strconv"
 	"strings"
+	"time"
 	"unicode"
 	"unicode/utf8"
 )
@@ -58,6 +59,9 @@ func EndpointsService(target string) string { return endpointsPrefix + strings.T
 func EndpointsTarget(service string) (target string, ok bool) {
 	return strings.CutPrefix(service, endpointsPrefix)
 }
+
+// TombstoneTTL is how long it is known that a node left on purpose.
+const TombstoneTTL = 10 * time.Minute
 
 // Limits of what a node may say of itself.
 const (

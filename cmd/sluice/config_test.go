@@ -92,23 +92,6 @@ func TestFillFlagsRefuses(t *testing.T) {
 	}
 }
 
-func TestEndpoints(t *testing.T) {
-	t.Parallel()
-	for url, want := range map[string][]string{
-		"etcd://a:1,b:2":        {"http://a:1", "http://b:2"},
-		"etcds://a:1":           {"https://a:1"},
-		"etcd:///run/etcd.sock": {"unix:///run/etcd.sock"},
-		"etcd://":               nil,
-		"http://a:1":            nil,
-		"a:1":                   nil,
-	} {
-		got, err := endpoints(url)
-		if diff := cmp.Diff(want, got); diff != "" || (err != nil) != (want == nil) {
-			t.Errorf("%s: %v, %v", url, got, err)
-		}
-	}
-}
-
 func TestToken(t *testing.T) {
 	t.Parallel()
 	file, empty := writeFile(t, "secret\n"), writeFile(t, "\n")

@@ -73,7 +73,7 @@ Without a command the node is registered until register is told to stop.`,
 	flags.StringToStringVar(&f.meta, "meta", nil, "free text, as version=1.2; may be given several times")
 	flags.DurationVar(&f.ttl, "ttl", registry.DefaultTTL, "how long the node stays without a sign of life; one is given each third of it")
 	flags.DurationVar(&f.grace, "grace", 10*time.Second, "time that the gateways have to let go of the node before SIGTERM is passed on")
-	flags.StringVar(&f.registry, "registry", "", "write to this registry instead of asking an instance: etcd://host:2379,… or etcds://host:2379,…")
+	flags.StringVar(&f.registry, "registry", "", "write to this registry instead of asking an instance: etcd://host:2379,…, consul://host:8500,… (etcds://, consuls://: TLS)")
 	f.client.register(flags)
 	f.registryConn.register(flags)
 	f.log.register(flags)

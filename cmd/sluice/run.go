@@ -91,7 +91,7 @@ names, a YAML mapping with the same names (state-dir: /var/lib/sluice). nginx ou
 	flags.StringVar(&f.listen, "listen", "127.0.0.1:7070", "address of the API; beyond loopback it needs --token-file")
 	flags.StringVar(&f.tokenFile, "token-file", "", "file with the token that the API asks for")
 	flags.StringVar(&f.templates, "templates", "", "directory with templates that replace built-in ones of the same name")
-	flags.StringVar(&f.registry, "registry", embeddedRegistry, "embedded, etcd://host:2379,… or etcds://host:2379,… (TLS)")
+	flags.StringVar(&f.registry, "registry", embeddedRegistry, "embedded, etcd://host:2379,… or consul://host:8500,… (etcds://, consuls://: TLS)")
 	flags.StringVar(&f.etcdListen, "etcd-listen", "", "URL on which the embedded etcd answers its clients: http://127.0.0.1:2379 or unix:///path (default: a unix socket in the state directory)")
 	f.registryConn.register(flags)
 	flags.StringVar(&f.nginx, "nginx", "", "nginx or OpenResty binary (default: the first of openresty and nginx that is found)")

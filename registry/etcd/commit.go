@@ -9,6 +9,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"sluice/registry"
+	"sluice/registry/keyspace"
 )
 
 // maxTxnOps is etcd's default limit on the operations of one transaction.
@@ -63,7 +64,7 @@ func (r *Registry) tryCommit(ctx context.Context, tx registry.Tx) (done registry
 	if err != nil {
 		return done, false, fmt.Errorf("etcd: commit: %w", err)
 	}
-	resp, err := r.txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(r.keys.head), "=", base.headRev)}, ops, nil)
+	resp, err := r.txn(ctx, []clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(r.keys.Head), "=", base.headRev)}, ops, nil)
 	if err != nil {
 		return done, false, fmt.Errorf("etcd: commit: %w", err)
 	}
@@ -81,11 +82,11 @@ type base struct {
 // readBase reads the head and the objects that tx names, at one revision.
 func (r *Registry) readBase(ctx context.Context, tx registry.Tx) (base, error) {
 	b := base{objects: make(map[registry.Ref]registry.Object, len(tx.Ops))}
-	ops := []clientv3.Op{clientv3.OpGet(r.keys.head)}
+	ops := []clientv3.Op{clientv3.OpGet(r.keys.Head)}
 	for first := 0; ; {
 		n := min(maxTxnOps-len(ops), len(tx.Ops)-first)
 		for _, op := range tx.Ops[first : first+n] {
-			ops = append(ops, clientv3.OpGet(r.keys.object(op.Ref), clientv3.WithRev(b.rev)))
+			ops = append(ops, clientv3.OpGet(r.keys.Object(op.Ref), clientv3.WithRev(b.rev)))
 		}
 		resp, err := r.txn(ctx, nil, ops, nil)
 		if err != nil {
@@ -106,7 +107,7 @@ func (r *Registry) readBase(ctx context.Context, tx registry.Tx) (base, error) {
 		for i, a := range answers {
 			ref := tx.Ops[first+i].Ref
 			for _, kv := range a.GetResponseRange().Kvs {
-				o, err := decodeObject(ref.Kind, ref.Name, kv.Value)
+				o, err := keyspace.DecodeObject(ref.Kind, ref.Name, kv.Value)
 				if err != nil {
 					o = registry.Object{Kind: ref.Kind, Name: ref.Name} // garbage: there, and to be written over
 				}
@@ -122,23 +123,23 @@ func (r *Registry) readBase(ctx context.Context, tx registry.Tx) (base, error) {
 
 // planOps are the operations of a plan, its history entry and the head included. There are at most MaxTxObjects + 3.
 func (r *Registry) planOps(plan *registry.Plan) ([]clientv3.Op, error) {
-	head, err := encode(headValue{versioned{version}, plan.Seq})
+	head, err := keyspace.EncodeHead(plan.Seq)
 	if err != nil {
 		return nil, err
 	}
-	ops := []clientv3.Op{clientv3.OpPut(r.keys.head, head)}
+	ops := []clientv3.Op{clientv3.OpPut(r.keys.Head, head)}
 	for _, o := range append(plan.Writes, plan.History) {
-		value, err := encodeObject(o)
+		value, err := keyspace.EncodeObject(o)
 		if err != nil {
 			return nil, fmt.Errorf("encode %s: %w", o.Ref(), err)
 		}
-		ops = append(ops, clientv3.OpPut(r.keys.object(o.Ref()), value))
+		ops = append(ops, clientv3.OpPut(r.keys.Object(o.Ref()), value))
 	}
 	for _, ref := range plan.Deletes {
-		ops = append(ops, clientv3.OpDelete(r.keys.object(ref)))
+		ops = append(ops, clientv3.OpDelete(r.keys.Object(ref)))
 	}
 	if name, ok := plan.Expired(); ok {
-		ops = append(ops, clientv3.OpDelete(r.keys.history+name))
+		ops = append(ops, clientv3.OpDelete(r.keys.History+name))
 	}
 	return ops, nil
 }

@@ -12,10 +12,8 @@ import (
 	"go.etcd.io/etcd/client/pkg/v3/transport"
 
 	"sluice/registry"
+	"sluice/registry/keyspace"
 )
-
-// DefaultFleet is the fleet of whom none is named.
-const DefaultFleet = "default"
 
 // Config says where etcd is and who we are there.
 type Config struct {
@@ -23,7 +21,7 @@ type Config struct {
 	Endpoints []string
 	// Server is the embedded server behind Endpoints, if it is one; Health then knows why it does not answer.
 	Server *Embedded
-	// Fleet is the name that the keys begin with: /sluice/<fleet>/. Default: DefaultFleet.
+	// Fleet is the name that the keys begin with: /sluice/<fleet>/. Default: keyspace.DefaultFleet.
 	Fleet string
 
 	CAFile     string // PEM; default: the system's
@@ -42,7 +40,7 @@ func (c Config) withDefaults() Config {
 		c.Endpoints = []string{c.Server.ClientURL()}
 	}
 	if c.Fleet == "" {
-		c.Fleet = DefaultFleet
+		c.Fleet = keyspace.DefaultFleet
 	}
 	if c.Logger == nil {
 		c.Logger = slog.Default()

@@ -141,10 +141,10 @@ func TestQuotaAlarm(t *testing.T) {
 	putNode(t, r, "n1")
 
 	// The history goes, and is compacted: the next look at the disk finds room.
-	if _, err := r.client.Delete(t.Context(), r.keys.history, clientv3.WithPrefix()); err != nil {
+	if _, err := r.client.Delete(t.Context(), r.keys.History, clientv3.WithPrefix()); err != nil {
 		t.Fatal(err)
 	}
-	resp, err := r.client.Delete(t.Context(), r.keys.objects, clientv3.WithPrefix())
+	resp, err := r.client.Delete(t.Context(), r.keys.Objects, clientv3.WithPrefix())
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -9,9 +9,8 @@ import (
 	"strconv"
 	"strings"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
-
 	"sluice/registry"
+	"sluice/registry/keyspace"
 )
 
 // endpointSet are the nodes that register themselves with etcd's naming/endpoints package, below a key prefix of their own.
@@ -42,7 +41,7 @@ func (e endpointSet) sortKey(key string) string {
 
 // decode makes a node of an endpoint. Its id is the rest of the key; its incarnation is the revision that created the
 // key, as the successor under the same key has another.
-func (e endpointSet) decode(kv *mvccpb.KeyValue) (registry.Node, error) {
+func (e endpointSet) decode(kv keyspace.Entry) (registry.Node, error) {
 	var v endpoint
 	if err := json.Unmarshal(kv.Value, &v); err != nil {
 		return registry.Node{}, fmt.Errorf("the value is not what etcd's naming/endpoints writes: %w", err)
@@ -52,9 +51,9 @@ func (e endpointSet) decode(kv *mvccpb.KeyValue) (registry.Node, error) {
 	}
 	n := registry.Node{
 		Service:     e.service,
-		ID:          strings.TrimPrefix(string(kv.Key), e.prefix),
+		ID:          strings.TrimPrefix(kv.Key, e.prefix),
 		Meta:        metaOf(v.Metadata),
-		Incarnation: strconv.FormatInt(kv.CreateRevision, 16),
+		Incarnation: strconv.FormatUint(kv.Created, 16),
 	}
 	if strings.HasPrefix(v.Addr, "unix:") {
 		n.Address = "unix:" + strings.TrimPrefix(strings.TrimPrefix(v.Addr, "unix:"), "//")

@@ -106,7 +106,7 @@ func TestDecodeEndpoint(t *testing.T) {
 		{`10.0.0.1:80`, "naming/endpoints", false},
 	}
 	for _, tc := range cases {
-		n, err := set.decode(&mvccpb.KeyValue{Key: []byte("svc/chat/n1"), Value: []byte(tc.value), CreateRevision: 0x1f})
+		n, err := set.decode(entry(&mvccpb.KeyValue{Key: []byte("svc/chat/n1"), Value: []byte(tc.value), CreateRevision: 0x1f}))
 		switch {
 		case tc.ok && err != nil:
 			t.Errorf("%s: %v", tc.value, err)

@@ -96,10 +96,10 @@ func TestConformance(t *testing.T) {
 				return r, func() { _ = r.Close() }
 			},
 			PutRawNode: func(t *testing.T, service, id, value string) {
-				one.rawPut(t, one.keys.node(service, id), value)
+				one.rawPut(t, one.keys.Node(service, id), value)
 			},
 			PutRawObject: func(t *testing.T, ref registry.Ref, value string) {
-				one.rawPut(t, one.keys.object(ref), value)
+				one.rawPut(t, one.keys.Object(ref), value)
 			},
 		}
 	}, registrytest.Traits{

@@ -12,6 +12,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"sluice/registry"
+	"sluice/registry/keyspace"
 )
 
 const settle = 15 * time.Second
@@ -265,21 +266,21 @@ func TestReconcileMendsWhatAWatchMissed(t *testing.T) {
 	w.until("a change after that", hasSeq(seq))
 
 	// An event that etcd lost is one that take never saw.
-	s := newState(r.keys)
-	f := mainFeed(s)
+	s := keyspace.NewState(r.keys)
+	f := mainFeed(s, r.keys.State)
 	list := func() batch {
-		resp, err := r.client.Get(t.Context(), r.keys.state, clientv3.WithPrefix())
+		resp, err := r.client.Get(t.Context(), r.keys.State, clientv3.WithPrefix())
 		if err != nil {
 			t.Fatal(err)
 		}
 		return batch{feed: f, list: resp.Kvs}
 	}
 	f.take(list())
-	s.flush()
-	before := s.snapshot()
-	s.dirty = false
+	s.Flush()
+	before := s.Snapshot()
+	s.Dirty = false
 	f.take(list())
-	if s.flush(); s.dirty {
+	if s.Flush(); s.Dirty {
 		t.Error("an equal list made a Snapshot")
 	}
 	commit(t, r, "c", `{}`)
@@ -287,8 +288,8 @@ func TestReconcileMendsWhatAWatchMissed(t *testing.T) {
 		t.Fatal(err)
 	}
 	f.take(list())
-	s.flush()
-	after := s.snapshot()
+	s.Flush()
+	after := s.Snapshot()
 	if len(before.Objects) != 2 || len(after.Objects) != 2 || after.Objects[0].Name != "b" || after.Objects[1].Name != "c" {
 		t.Errorf("before: %+v, after: %+v", before.Objects, after.Objects)
 	}
@@ -298,7 +299,7 @@ func TestLeaseLostBetweenBeats(t *testing.T) {
 	t.Parallel()
 	r := open(t, shared.ClientURL(), newFleet(), impatient)
 	putNode(t, r, "n")
-	key := r.keys.node("io", "n")
+	key := r.keys.Node("io", "n")
 	lease := func() clientv3.LeaseID {
 		t.Helper()
 		resp, err := r.client.Get(t.Context(), key)
@@ -333,7 +334,7 @@ func TestDamagedHead(t *testing.T) {
 	commit(t, r, "a", `{}`)
 	w := watch(t, r, nil)
 	w.until("the first", hasSeq(1))
-	r.rawPut(t, r.keys.head, "garbage")
+	r.rawPut(t, r.keys.Head, "garbage")
 	s := w.until("a Problem", func(s registry.Snapshot) bool { return len(s.Problems) == 1 })
 	if s.Seq != 1 || len(s.Objects) != 1 {
 		t.Errorf("what is known did not stand: %+v", s)
@@ -343,7 +344,7 @@ func TestDamagedHead(t *testing.T) {
 	}}}); err == nil {
 		t.Error("a commit was numbered without a head")
 	}
-	r.rawPut(t, r.keys.head, `{"v":1,"seq":1}`)
+	r.rawPut(t, r.keys.Head, `{"v":1,"seq":1}`)
 	w.until("no Problem", func(s registry.Snapshot) bool { return len(s.Problems) == 0 })
 	if seq := commit(t, r, "b", `{}`); seq != 2 {
 		t.Errorf("the next commit is %d, want 2", seq)

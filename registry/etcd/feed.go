@@ -11,6 +11,9 @@ import (
 
 	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
+
+	"sluice/registry"
+	"sluice/registry/keyspace"
 )
 
 // errSilent says that a watch gave no sign of life. It may have died; or it was resumed by the client in an etcd where
@@ -21,7 +24,7 @@ var errSilent = errors.New("the watch is silent")
 type feed struct {
 	target string // of endpoints; empty for the main feed
 	prefix string
-	put    func(*mvccpb.KeyValue)
+	put    func(keyspace.Entry)
 	remove func(key string)
 
 	// Of the goroutine that owns the state:
@@ -49,7 +52,7 @@ func (f *feed) take(b batch) {
 			continue
 		}
 		f.revs[key] = ev.Kv.ModRevision
-		f.put(ev.Kv)
+		f.put(entry(ev.Kv))
 	}
 	if b.events != nil {
 		return
@@ -59,7 +62,7 @@ func (f *feed) take(b batch) {
 		key := string(kv.Key)
 		revs[key] = kv.ModRevision
 		if known, ok := f.revs[key]; !ok || known != kv.ModRevision {
-			f.put(kv)
+			f.put(entry(kv))
 		}
 	}
 	for key := range f.revs {
@@ -124,7 +127,7 @@ func (f *feed) follow(ctx context.Context, r *Registry, news chan<- batch) (list
 	// it begins at the revision that was listed, whose events are left out.
 	seen := list.Header.Revision
 	events := client.Watch(ctx, f.prefix, clientv3.WithPrefix(), clientv3.WithRev(seen))
-	reconcile := time.NewTimer(around(r.timing.reconcile))
+	reconcile := time.NewTimer(registry.Jitter(r.timing.reconcile))
 	defer reconcile.Stop()
 	alive := time.NewTicker(r.timing.progress)
 	defer alive.Stop()
@@ -176,34 +179,34 @@ func send(ctx context.Context, news chan<- batch, b batch) bool {
 	}
 }
 
-// around spreads d by ± 20 %, so that instances that started together do not list together.
-func around(d time.Duration) time.Duration {
-	return time.Duration(float64(d) * (0.8 + 0.4*rand.Float64()))
+// entry is a key of etcd's as the state takes it.
+func entry(kv *mvccpb.KeyValue) keyspace.Entry {
+	return keyspace.Entry{Key: string(kv.Key), Value: kv.Value, Version: uint64(kv.ModRevision), Created: uint64(kv.CreateRevision)}
 }
 
 // mainFeed follows all of sluice's own that a Snapshot needs.
-func mainFeed(s *state) *feed {
-	return &feed{prefix: s.keys.state, put: s.put, remove: s.remove, revs: make(map[string]int64)}
+func mainFeed(s *keyspace.State, prefix string) *feed {
+	return &feed{prefix: prefix, put: s.Put, remove: s.Remove, revs: make(map[string]int64)}
 }
 
 // endpointsFeed follows the nodes of one target.
-func endpointsFeed(s *state, e endpointSet) *feed {
+func endpointsFeed(s *keyspace.State, e endpointSet) *feed {
 	return &feed{
 		prefix: e.prefix,
 		revs:   make(map[string]int64),
-		put: func(kv *mvccpb.KeyValue) {
-			key := string(kv.Key)
+		put: func(kv keyspace.Entry) {
+			key := kv.Key
 			n, err := e.decode(kv)
-			s.problem(key, "node/"+e.service+"/"+strings.TrimPrefix(key, e.prefix), err)
+			s.Problem(key, "node/"+e.service+"/"+strings.TrimPrefix(key, e.prefix), err)
 			if err != nil {
-				s.nodes.remove(e.sortKey(key))
+				s.Nodes.Remove(e.sortKey(key))
 				return
 			}
-			s.nodes.set(e.sortKey(key), n)
+			s.Nodes.Set(e.sortKey(key), n)
 		},
 		remove: func(key string) {
-			s.problem(key, "", nil)
-			s.nodes.remove(e.sortKey(key))
+			s.Problem(key, "", nil)
+			s.Nodes.Remove(e.sortKey(key))
 		},
 	}
 }

@@ -11,6 +11,7 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"sluice/registry"
+	"sluice/registry/keyspace"
 )
 
 // seconds is ttl as etcd takes it: whole seconds, and no fewer than MinTTL.
@@ -104,11 +105,11 @@ func (r *Registry) Hold(ctx context.Context, o registry.Object, ttl time.Duratio
 		return fmt.Errorf("etcd: hold: %w", err)
 	}
 	o.Seq = 0
-	value, err := encodeObject(o)
+	value, err := keyspace.EncodeObject(o)
 	if err != nil {
 		return fmt.Errorf("etcd: hold %s: %w", o.Ref(), err)
 	}
-	if err := r.beat(ctx, r.keys.object(o.Ref()), value, r.seconds(ttl)); err != nil {
+	if err := r.beat(ctx, r.keys.Object(o.Ref()), value, r.seconds(ttl)); err != nil {
 		return fmt.Errorf("etcd: hold %s: %w", o.Ref(), err)
 	}
 	return nil

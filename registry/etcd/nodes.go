@@ -6,14 +6,11 @@ import (
 	"strings"
 	"time"
 
-	"go.etcd.io/etcd/api/v3/mvccpb"
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"sluice/registry"
+	"sluice/registry/keyspace"
 )
-
-// tombstoneTTL is how long it is known that a node left on purpose.
-const tombstoneTTL = 10 * time.Minute
 
 // Put implements registry.Nodes.
 func (r *Registry) Put(ctx context.Context, n registry.Node, ttl time.Duration) error {
@@ -23,14 +20,14 @@ func (r *Registry) Put(ctx context.Context, n registry.Node, ttl time.Duration) 
 	if err := n.Validate(); err != nil {
 		return fmt.Errorf("etcd: put node %s: %w", n.Ref(), err)
 	}
-	v := nodeValue{versioned{version}, r.seconds(ttl), n}
-	value, err := encode(v)
+	seconds := r.seconds(ttl)
+	value, err := keyspace.EncodeNode(n, seconds)
 	if err != nil {
 		return fmt.Errorf("etcd: put node %s: %w", n.Ref(), err)
 	}
 	// A node that comes back is no longer one that left: without this, a later expiry would pass for a removal.
-	forget := clientv3.OpDelete(r.keys.tombstone(n.Service, n.ID))
-	if err := r.beat(ctx, r.keys.node(n.Service, n.ID), value, v.TTL, forget); err != nil {
+	forget := clientv3.OpDelete(r.keys.Tombstone(n.Service, n.ID))
+	if err := r.beat(ctx, r.keys.Node(n.Service, n.ID), value, seconds, forget); err != nil {
 		return fmt.Errorf("etcd: put node %s: %w", n.Ref(), err)
 	}
 	return nil
@@ -41,7 +38,7 @@ func (r *Registry) Remove(ctx context.Context, ref registry.NodeRef) error {
 	if err := ours(ref.Service); err != nil {
 		return fmt.Errorf("etcd: remove node %s: %w", ref, err)
 	}
-	key := r.keys.node(ref.Service, ref.ID)
+	key := r.keys.Node(ref.Service, ref.ID)
 	for {
 		kv, err := r.getKey(ctx, key)
 		if err != nil {
@@ -50,17 +47,16 @@ func (r *Registry) Remove(ctx context.Context, ref registry.NodeRef) error {
 		if kv == nil {
 			return fmt.Errorf("node %s: %w", ref, registry.ErrNotFound)
 		}
-		var is nodeValue
-		_ = decode(kv.Value, &is) // garbage has no incarnation, and can be removed without one
-		if ref.Incarnation != "" && is.Node.Incarnation != ref.Incarnation {
+		is := keyspace.Incarnation(kv.Value)
+		if ref.Incarnation != "" && is != ref.Incarnation {
 			return fmt.Errorf("node %s with incarnation %q: %w", ref, ref.Incarnation, registry.ErrNotFound)
 		}
-		tombstone, err := encode(tombstoneValue{versioned{version}, is.Node.Incarnation, time.Now().UTC()})
+		tombstone, err := keyspace.EncodeTombstone(is, time.Now())
 		if err != nil {
 			return fmt.Errorf("etcd: remove node %s: %w", ref, err)
 		}
-		ok, err := r.putLeased(ctx, key, kv, int64(tombstoneTTL/time.Second),
-			clientv3.OpDelete(key), clientv3.OpPut(r.keys.tombstone(ref.Service, ref.ID), tombstone))
+		ok, err := r.putLeased(ctx, key, kv, int64(registry.TombstoneTTL/time.Second),
+			clientv3.OpDelete(key), clientv3.OpPut(r.keys.Tombstone(ref.Service, ref.ID), tombstone))
 		if err != nil {
 			return fmt.Errorf("etcd: remove node %s: %w", ref, err)
 		}
@@ -73,8 +69,8 @@ func (r *Registry) Remove(ctx context.Context, ref registry.NodeRef) error {
 // ListNodes implements registry.Nodes. A service of etcd's naming/endpoints is listed when it is named; "all" are those
 // that are registered with sluice.
 func (r *Registry) ListNodes(ctx context.Context, service string) ([]registry.Node, error) {
-	decode := func(kv *mvccpb.KeyValue) (registry.Node, error) { return decodeNodeKey(r.keys, kv) }
-	prefix := r.keys.nodes
+	decode := func(e keyspace.Entry) (registry.Node, error) { return keyspace.NodeOf(r.keys, e) }
+	prefix := r.keys.Nodes
 	if target, ok := registry.EndpointsTarget(service); ok {
 		src, err := endpointsOf(target)
 		if err != nil {
@@ -92,14 +88,14 @@ func (r *Registry) ListNodes(ctx context.Context, service string) ([]registry.No
 	if err != nil {
 		return nil, fmt.Errorf("etcd: list nodes of %s: %w", service, err)
 	}
-	var nodes section[registry.Node]
+	var nodes keyspace.Section[registry.Node]
 	for _, kv := range resp.Kvs {
-		if n, err := decode(kv); err == nil {
-			nodes.set(n.Service+"\x00"+n.ID, n) // as sortKey does
+		if n, err := decode(entry(kv)); err == nil {
+			nodes.Set(n.Service+"\x00"+n.ID, n) // as keyspace.SortKey does
 		}
 	}
-	nodes.flush()
-	return nodes.items(), nil
+	nodes.Flush()
+	return nodes.Items(), nil
 }
 
 // ours refuses services whose nodes are not sluice's to write.

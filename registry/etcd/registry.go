@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 
 	"sluice/registry"
+	"sluice/registry/keyspace"
 )
 
 var _ registry.Registry = (*Registry)(nil)
@@ -49,10 +50,10 @@ var defaultTiming = timing{
 // Registry is one handle to a fleet's registry. It is safe for concurrent use.
 type Registry struct {
 	cfg      Config
-	keys     keys
+	keys     keyspace.Keys
 	log      *slog.Logger
 	timing   timing
-	health   health
+	health   registry.Link
 	lifetime context.Context // of the client; ended by Close
 	end      context.CancelFunc
 	alarmed  chan struct{} // capacity 1: a write met the NOSPACE alarm
@@ -76,12 +77,12 @@ func newRegistry(ctx context.Context, cfg Config, t timing) (*Registry, error) {
 	}
 	r := &Registry{
 		cfg:     cfg,
-		keys:    newKeys(cfg.Fleet),
+		keys:    keyspace.New("/sluice/" + cfg.Fleet + "/"),
 		log:     cfg.Logger.With("registry", "etcd"),
 		timing:  t,
 		alarmed: make(chan struct{}, 1),
 	}
-	r.health.start("no answer from " + strings.Join(cfg.Endpoints, ", ") + " yet")
+	r.health.Start("no answer from " + strings.Join(cfg.Endpoints, ", ") + " yet")
 	r.lifetime, r.end = context.WithCancel(context.WithoutCancel(ctx))
 	_, err := r.connect(ctx)
 	switch {
@@ -173,7 +174,7 @@ func (r *Registry) MinTTL() time.Duration { return 2 * time.Second }
 
 // Health tells whether etcd answers.
 func (r *Registry) Health() registry.Health {
-	h := r.health.get()
+	h := r.health.Health()
 	if s := r.cfg.Server; s != nil {
 		if err := s.Err(); err != nil {
 			h.Connected, h.Error = false, err.Error()
@@ -250,48 +251,12 @@ func refused(err error) bool {
 func (r *Registry) note(err error) {
 	switch {
 	case err == nil:
-		if r.health.up() {
+		if r.health.Up() {
 			r.log.Info("etcd answers", "endpoints", r.cfg.Endpoints)
 		}
 	case away(err) || refused(err):
-		if r.health.down(err.Error()) {
+		if r.health.Down(err.Error()) {
 			r.log.Warn("etcd does not answer: what is known stands, and it is tried again", "endpoints", r.cfg.Endpoints, "error", err)
 		}
 	}
-}
-
-// health is a registry.Health that many may write.
-type health struct {
-	mu  sync.Mutex
-	now registry.Health
-}
-
-func (h *health) start(why string) { h.now = registry.Health{Since: time.Now(), Error: why} }
-
-func (h *health) get() registry.Health {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	return h.now
-}
-
-// up and down report whether that is news.
-func (h *health) up() bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	if h.now.Connected {
-		return false
-	}
-	h.now = registry.Health{Connected: true, Since: time.Now()}
-	return true
-}
-
-func (h *health) down(why string) bool {
-	h.mu.Lock()
-	defer h.mu.Unlock()
-	news := h.now.Connected
-	if news {
-		h.now = registry.Health{Since: time.Now()}
-	}
-	h.now.Error = why
-	return news
 }

@@ -7,22 +7,20 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"sluice/registry"
+	"sluice/registry/keyspace"
 )
-
-// kindSlots names slot tables in a ConflictError.
-const kindSlots registry.Kind = "slots"
 
 // PutSlots implements registry.Slotter. The version of a table is the mod_revision of its key.
 func (r *Registry) PutSlots(ctx context.Context, t registry.SlotTable) error {
-	ref := registry.Ref{Kind: kindSlots, Name: t.Upstream}
+	ref := registry.Ref{Kind: keyspace.KindSlots, Name: t.Upstream}
 	if !registry.ValidName(t.Upstream) {
 		return fmt.Errorf("etcd: put %s: %q is not a name", ref, t.Upstream)
 	}
-	value, err := encode(slotsValue{versioned{version}, t.Slots})
+	value, err := keyspace.EncodeSlots(t.Slots)
 	if err != nil {
 		return fmt.Errorf("etcd: put %s: %w", ref, err)
 	}
-	key := r.keys.slotTable(t.Upstream)
+	key := r.keys.SlotTable(t.Upstream)
 	resp, err := r.txn(ctx,
 		[]clientv3.Cmp{clientv3.Compare(clientv3.ModRevision(key), "=", int64(t.Version))},
 		[]clientv3.Op{clientv3.OpPut(key, value)},

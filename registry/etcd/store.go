@@ -11,16 +11,17 @@ import (
 	clientv3 "go.etcd.io/etcd/client/v3"
 
 	"sluice/registry"
+	"sluice/registry/keyspace"
 )
 
 // List implements registry.Store. What does not decode is left out; a Snapshot's Problems name it.
 func (r *Registry) List(ctx context.Context, kind registry.Kind, from string, limit int) (registry.Page, error) {
-	prefix := r.keys.kind(kind)
+	prefix := r.keys.Kind(kind)
 	opts := []clientv3.OpOption{clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix))}
 	if limit > 0 {
 		opts = append(opts, clientv3.WithLimit(int64(limit)+1)) // one more: where the next page begins
 	}
-	ops := []clientv3.Op{clientv3.OpGet(r.keys.head), clientv3.OpGet(prefix+from, opts...)}
+	ops := []clientv3.Op{clientv3.OpGet(r.keys.Head), clientv3.OpGet(prefix+from, opts...)}
 	var resp *clientv3.TxnResponse
 	err := r.call(ctx, r.timing.list, func(ctx context.Context, c *clientv3.Client) (err error) {
 		resp, err = c.Txn(ctx).Then(ops...).Commit()
@@ -48,14 +49,14 @@ func (r *Registry) Get(ctx context.Context, ref registry.Ref) (registry.Object, 
 }
 
 func (r *Registry) get(ctx context.Context, ref registry.Ref, opts ...clientv3.OpOption) (registry.Object, error) {
-	kv, err := r.getKey(ctx, r.keys.object(ref), opts...)
+	kv, err := r.getKey(ctx, r.keys.Object(ref), opts...)
 	if err != nil {
 		return registry.Object{}, fmt.Errorf("etcd: get %s: %w", ref, err)
 	}
 	if kv == nil {
 		return registry.Object{}, fmt.Errorf("%s: %w", ref, registry.ErrNotFound)
 	}
-	o, err := decodeObject(ref.Kind, ref.Name, kv.Value)
+	o, err := keyspace.DecodeObject(ref.Kind, ref.Name, kv.Value)
 	if err != nil {
 		return registry.Object{}, fmt.Errorf("etcd: get %s: %w", ref, err)
 	}
@@ -80,18 +81,18 @@ func (r *Registry) headSeq(kvs []*mvccpb.KeyValue) (registry.Seq, error) {
 	if len(kvs) == 0 {
 		return 0, nil
 	}
-	var h headValue
-	if err := decode(kvs[0].Value, &h); err != nil {
+	seq, err := keyspace.DecodeHead(kvs[0].Value)
+	if err != nil {
 		return 0, fmt.Errorf(`etcd: %s is damaged (%w). Mend it: etcdctl put %s '{"v":1,"seq":N}', with N of the newest entry of %s`,
-			r.keys.head, err, r.keys.head, r.keys.history)
+			r.keys.Head, err, r.keys.Head, r.keys.History)
 	}
-	return h.Seq, nil
+	return seq, nil
 }
 
 func decodeObjects(kind registry.Kind, prefix string, kvs []*mvccpb.KeyValue) []registry.Object {
 	out := make([]registry.Object, 0, len(kvs))
 	for _, kv := range kvs {
-		if o, err := decodeObject(kind, strings.TrimPrefix(string(kv.Key), prefix), kv.Value); err == nil {
+		if o, err := keyspace.DecodeObject(kind, strings.TrimPrefix(string(kv.Key), prefix), kv.Value); err == nil {
 			out = append(out, o)
 		}
 	}
@@ -111,7 +112,7 @@ func (v view) Get(ctx context.Context, ref registry.Ref) (registry.Object, error
 }
 
 func (v view) List(ctx context.Context, kind registry.Kind) ([]registry.Object, error) {
-	prefix := v.r.keys.kind(kind)
+	prefix := v.r.keys.Kind(kind)
 	var resp *clientv3.GetResponse
 	err := v.r.call(ctx, v.r.timing.list, func(ctx context.Context, c *clientv3.Client) (err error) {
 		resp, err = c.Get(ctx, prefix, clientv3.WithPrefix(), clientv3.WithRev(v.rev))

@@ -11,6 +11,7 @@ import (
 	"google.golang.org/grpc/connectivity"
 
 	"sluice/registry"
+	"sluice/registry/keyspace"
 )
 
 // Watch implements registry.Watcher. One watch carries all of sluice's own keys; each key prefix of etcd's
@@ -23,12 +24,12 @@ func (r *Registry) Watch(ctx context.Context, uses func(registry.Object) []strin
 	w := &watcher{
 		r:      r,
 		uses:   uses,
-		state:  newState(r.keys),
+		state:  keyspace.NewState(r.keys),
 		news:   make(chan batch),
 		alarms: make(chan []registry.Problem),
 		feeds:  make(map[string]*feed),
 	}
-	w.follow(inner, "", mainFeed(w.state))
+	w.follow(inner, "", mainFeed(w.state, r.keys.State))
 	w.wg.Go(func() { r.watchConnection(inner) })
 	w.wg.Go(func() { r.watchAlarms(inner, w.alarms) })
 	w.run(inner, out)
@@ -43,7 +44,7 @@ func (r *Registry) Watch(ctx context.Context, uses func(registry.Object) []strin
 type watcher struct {
 	r      *Registry
 	uses   func(registry.Object) []string
-	state  *state
+	state  *keyspace.State
 	news   chan batch
 	alarms chan []registry.Problem
 	feeds  map[string]*feed // by target; the main feed is ""
@@ -54,12 +55,12 @@ func (w *watcher) run(ctx context.Context, out chan<- registry.Snapshot) {
 	for {
 		var send chan<- registry.Snapshot
 		var next registry.Snapshot
-		if w.state.dirty && w.complete() {
-			send, next = out, w.state.snapshot()
+		if w.state.Dirty && w.complete() {
+			send, next = out, w.state.Snapshot()
 		}
 		select {
 		case send <- next:
-			w.state.dirty = false
+			w.state.Dirty = false
 			continue
 		case b := <-w.news:
 			w.take(b)
@@ -68,9 +69,9 @@ func (w *watcher) run(ctx context.Context, out chan<- registry.Snapshot) {
 		case <-ctx.Done():
 			return
 		}
-		if w.state.flush() {
+		if w.state.Flush() {
 			w.followUsed(ctx)
-			w.state.flush() // of nodes that are no longer used
+			w.state.Flush() // of nodes that are no longer used
 		}
 	}
 }
@@ -91,13 +92,13 @@ func (w *watcher) take(b batch) {
 		return // it was dropped while this was on its way
 	}
 	if b.refused == nil {
-		w.state.problem(f.prefix, "", nil)
+		w.state.Problem(f.prefix, "", nil)
 		f.take(b)
 		return
 	}
 	// Without its own keys there is nothing to say. A prefix of somebody else's must not hold up all the rest.
 	if f.target != "" {
-		w.state.problem(f.prefix, "endpoints/"+f.target,
+		w.state.Problem(f.prefix, "endpoints/"+f.target,
 			fmt.Errorf("etcd does not let sluice read it (%w): grant its user the permission to read this prefix", b.refused))
 		f.listed = true
 	}
@@ -105,17 +106,7 @@ func (w *watcher) take(b batch) {
 
 // takeAlarms keeps alarms among the problems, under keys that etcd does not have.
 func (w *watcher) takeAlarms(problems []registry.Problem) {
-	const prefix = "alarm "
-	now := make(map[string]bool, len(problems))
-	for _, p := range problems {
-		now[prefix+p.Object] = true
-		w.state.setProblem(prefix+p.Object, &p)
-	}
-	for key := range w.state.problems {
-		if strings.HasPrefix(key, prefix) && !now[key] {
-			w.state.setProblem(key, nil)
-		}
-	}
+	w.state.ReplaceProblems("alarm ", problems)
 }
 
 // followUsed starts and ends the feeds of endpoints, as the objects name them.
@@ -124,7 +115,7 @@ func (w *watcher) followUsed(ctx context.Context) {
 		return
 	}
 	used := map[string]bool{"": true}
-	for _, o := range w.state.objects.items() {
+	for _, o := range w.state.Objects.Items() {
 		for _, service := range w.uses(o) {
 			if target, ok := registry.EndpointsTarget(service); ok {
 				used[target] = true
@@ -135,7 +126,7 @@ func (w *watcher) followUsed(ctx context.Context) {
 		if !used[target] {
 			f.cancel()
 			f.drop()
-			w.state.problem(f.prefix, "", nil)
+			w.state.Problem(f.prefix, "", nil)
 			delete(w.feeds, target)
 		}
 	}

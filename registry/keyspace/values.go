@@ -1,4 +1,4 @@
-package etcd
+package keyspace
 
 import (
 	"encoding/json"
@@ -46,7 +46,7 @@ type tombstoneValue struct {
 	At          time.Time `json:"at"`
 }
 
-// slotsValue is the value of a slot table; its version is etcd's mod_revision of the key.
+// slotsValue is the value of a slot table; its version is the store's number of the key's last change.
 type slotsValue struct {
 	versioned
 	Slots []registry.Slot `json:"slots"`
@@ -69,7 +69,23 @@ func decode(raw []byte, v interface{ version() int }) error {
 	return nil
 }
 
-func decodeObject(kind registry.Kind, name string, raw []byte) (registry.Object, error) {
+// EncodeHead writes the value of the head key.
+func EncodeHead(seq registry.Seq) (string, error) { return encode(headValue{versioned{version}, seq}) }
+
+// DecodeHead reads the value of the head key.
+func DecodeHead(raw []byte) (registry.Seq, error) {
+	var v headValue
+	err := decode(raw, &v)
+	return v.Seq, err
+}
+
+// EncodeObject writes the value of an object.
+func EncodeObject(o registry.Object) (string, error) {
+	return encode(objectValue{versioned{version}, o.Seq, o.Value})
+}
+
+// DecodeObject reads the value of an object.
+func DecodeObject(kind registry.Kind, name string, raw []byte) (registry.Object, error) {
 	var v objectValue
 	if err := decode(raw, &v); err != nil {
 		return registry.Object{}, err
@@ -80,8 +96,13 @@ func decodeObject(kind registry.Kind, name string, raw []byte) (registry.Object,
 	return registry.Object{Kind: kind, Name: name, Seq: v.Seq, Value: v.Value}, nil
 }
 
-// decodeNode checks all that Put checks: anybody may write with etcdctl.
-func decodeNode(service, id string, raw []byte) (registry.Node, error) {
+// EncodeNode writes the value of a node with its ttl in seconds.
+func EncodeNode(n registry.Node, ttl int64) (string, error) {
+	return encode(nodeValue{versioned{version}, ttl, n})
+}
+
+// DecodeNode reads the value of a node, and checks all that Put checks: anybody may write into the store.
+func DecodeNode(service, id string, raw []byte) (registry.Node, error) {
 	var v nodeValue
 	if err := decode(raw, &v); err != nil {
 		return registry.Node{}, err
@@ -96,12 +117,42 @@ func decodeNode(service, id string, raw []byte) (registry.Node, error) {
 	return n, nil
 }
 
+// Incarnation reads the incarnation of a node's value. Garbage has none, and can be removed without one.
+func Incarnation(raw []byte) string {
+	var v nodeValue
+	_ = decode(raw, &v)
+	return v.Node.Incarnation
+}
+
+// TTL reads the time to live of a node's value; zero of garbage.
+func TTL(raw []byte) time.Duration {
+	var v nodeValue
+	_ = decode(raw, &v)
+	return time.Duration(v.TTL) * time.Second
+}
+
+// EncodeTombstone writes the value of a tombstone.
+func EncodeTombstone(incarnation string, at time.Time) (string, error) {
+	return encode(tombstoneValue{versioned{version}, incarnation, at.UTC()})
+}
+
+// DecodeTombstone reads the value of a tombstone.
+func DecodeTombstone(service, id string, raw []byte) (registry.Tombstone, error) {
+	var v tombstoneValue
+	if err := decode(raw, &v); err != nil {
+		return registry.Tombstone{}, err
+	}
+	ref := registry.NodeRef{Service: service, ID: id, Incarnation: v.Incarnation}
+	return registry.Tombstone{NodeRef: ref, At: v.At}, nil
+}
+
+// EncodeSlots writes the value of a slot table.
+func EncodeSlots(slots []registry.Slot) (string, error) {
+	return encode(slotsValue{versioned{version}, slots})
+}
+
 // encode writes a value of one of the types above.
 func encode(v any) (string, error) {
 	raw, err := registry.MarshalJSON(v)
 	return string(raw), err
-}
-
-func encodeObject(o registry.Object) (string, error) {
-	return encode(objectValue{versioned{version}, o.Seq, o.Value})
 }

@@ -1,29 +1,30 @@
-package etcd
+package keyspace
 
 import "slices"
 
-// section is one sorted slice of a Snapshot that is kept up to date change by change. What items returned is never
+// Section is one sorted slice of a Snapshot that is kept up to date change by change. What Items returned is never
 // changed afterwards: a change makes a new slice by merging, which for a few changes among many is one copy.
-type section[T any] struct {
+type Section[T any] struct {
 	sorted  []T
 	keys    []string // of sorted
 	pending map[string]*T
 }
 
-// set and remove take effect with the next flush.
-func (s *section[T]) set(key string, item T) { s.change(key, &item) }
+// Set takes effect with the next Flush.
+func (s *Section[T]) Set(key string, item T) { s.change(key, &item) }
 
-func (s *section[T]) remove(key string) { s.change(key, nil) }
+// Remove takes effect with the next Flush.
+func (s *Section[T]) Remove(key string) { s.change(key, nil) }
 
-func (s *section[T]) change(key string, item *T) {
+func (s *Section[T]) change(key string, item *T) {
 	if s.pending == nil {
 		s.pending = make(map[string]*T)
 	}
 	s.pending[key] = item
 }
 
-// flush carries out what is pending and reports whether there was anything.
-func (s *section[T]) flush() bool {
+// Flush carries out what is pending and reports whether there was anything.
+func (s *Section[T]) Flush() bool {
 	if len(s.pending) == 0 {
 		return false
 	}
@@ -50,5 +51,14 @@ func (s *section[T]) flush() bool {
 	return true
 }
 
-// items returns the slice as of the last flush.
-func (s *section[T]) items() []T { return s.sorted }
+// Items returns the slice as of the last Flush.
+func (s *Section[T]) Items() []T { return s.sorted }
+
+// Get returns what is at key as of the last Flush.
+func (s *Section[T]) Get(key string) (item T, ok bool) {
+	i, ok := slices.BinarySearch(s.keys, key)
+	if ok {
+		item = s.sorted[i]
+	}
+	return item, ok
+}

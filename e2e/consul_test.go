@@ -1,0 +1,165 @@
+package e2e
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"sluice/controlplane"
+	"sluice/internal/testport"
+)
+
+// Consul is a Consul server in a process of its own. Stop, or Kill, and Start can follow each other.
+type Consul struct {
+	*Process
+
+	URL  string // as sluice takes it: consul://host:port
+	tb   testing.TB
+	host *Host
+	argv []string
+}
+
+// startConsul starts a Consul server, on host, or on this machine when it is nil, and waits until it has a leader.
+func startConsul(tb testing.TB, host *Host) *Consul {
+	tb.Helper()
+	port := testport.Free(tb)
+	dir := tempDir(tb)
+	config, err := json.Marshal(map[string]any{
+		"server": true, "bootstrap_expect": 1, "node_name": "e2e", "data_dir": filepath.Join(dir, "consul"), "log_level": "warn",
+		"bind_addr": host.Address(), "client_addr": host.Address(), "leave_on_terminate": false, "disable_update_check": true,
+		"performance": map[string]int{"raft_multiplier": 1},
+		"ports": map[string]int{
+			"http": port, "dns": -1, "grpc": -1, "grpc_tls": -1, "serf_wan": -1, "serf_lan": testport.Free(tb), "server": testport.Free(tb),
+		},
+	})
+	if err != nil {
+		tb.Fatal(err)
+	}
+	file := filepath.Join(dir, "consul.json")
+	if err := os.WriteFile(file, config, 0o600); err != nil {
+		tb.Fatal(err)
+	}
+	c := &Consul{URL: "consul://" + host.Address() + ":" + strconv.Itoa(port), tb: tb, host: host}
+	c.argv = append(host.Command(), tool("consul"), "agent", "-config-file", file)
+	c.Start()
+	return c
+}
+
+// Start starts the server, for the first time or again with the data that it had, and waits until it is in its catalog.
+func (c *Consul) Start() {
+	c.tb.Helper()
+	c.Process = startProcess(c.tb, "consul", nil, c.argv...)
+	eventually(c.tb, 30*time.Second, "consul answers", func(ctx context.Context) error {
+		nodes, err := c.call(ctx, http.MethodGet, "/v1/catalog/nodes", "")
+		if err == nil && !strings.Contains(nodes, "e2e") {
+			err = errors.New("its catalog is empty")
+		}
+		return err
+	})
+}
+
+// Put sends body to Consul's own API, as its other users do.
+func (c *Consul) Put(path, body string) {
+	c.tb.Helper()
+	if _, err := c.call(c.tb.Context(), http.MethodPut, path, body); err != nil {
+		c.tb.Fatal(err)
+	}
+}
+
+func (c *Consul) call(ctx context.Context, method, path, body string) (string, error) {
+	req, err := http.NewRequestWithContext(ctx, method, "http://"+strings.TrimPrefix(c.URL, "consul://")+path, strings.NewReader(body))
+	if err != nil {
+		return "", err
+	}
+	resp, err := http.DefaultClient.Do(req)
+	if err != nil {
+		return "", err
+	}
+	defer resp.Body.Close()
+	var answer json.RawMessage
+	if resp.StatusCode != http.StatusOK {
+		return "", fmt.Errorf("%s: %s", path, resp.Status)
+	}
+	if err := json.NewDecoder(resp.Body).Decode(&answer); err != nil && resp.ContentLength != 0 {
+		return "", err
+	}
+	return string(answer), nil
+}
+
+// The main path on Consul: nodes come, die, scale and leave under live WebSockets, and those that somebody else registered
+// are served as well.
+func TestConsulMainPath(t *testing.T) {
+	t.Parallel()
+	const ttl = 3 * time.Second
+	consul := startConsul(t, nil)
+	g := startGateway(t, GatewayOptions{Registry: consul.URL})
+	g.Apply(document(g.Port, "round_robin"))
+	nodes := g.StartNodes(3, "--ttl", ttl.String())
+	fleet := openFleet(t, g.Addr(), 100)
+	load := startLoad(t, g.Addr(), LoadOptions{Clients: 2})
+
+	address := startServer(t, nil, "foreign")
+	_, port, _ := strings.Cut(address, ":")
+	consul.Put("/v1/agent/service/register", fmt.Sprintf(`{"Name": %q, "ID": "foreign", "Address": "127.0.0.1", "Port": %s}`, service, port))
+	g.WaitNodes(20*time.Second, 4)
+	consul.Put("/v1/agent/service/deregister/foreign", "")
+	g.WaitNodes(20*time.Second, 3)
+
+	killed := time.Now()
+	nodes[2].Kill()
+	g.WaitNodes(ttl+5*time.Second, 2)
+	t.Logf("killed with -9: out after %s, with a ttl of %s", time.Since(killed).Round(10*time.Millisecond), ttl)
+
+	for i := range 3 {
+		g.StartNode(fmt.Sprintf("more%d", i))
+	}
+	g.WaitNodes(20*time.Second, 5)
+	nodes[1].Leave()
+	g.WaitNodes(20*time.Second, 4)
+	<-nodes[1].Done()
+	fleet.WantAlive("n2", "n3")
+	t.Logf("request loop: %s", load.WantNoFailure())
+}
+
+func TestConsulAwayForAWhile(t *testing.T) {
+	t.Parallel()
+	consul := startConsul(t, nil)
+	g := startGateway(t, GatewayOptions{Registry: consul.URL})
+	g.Apply(document(g.Port, "ip_hash"))
+	g.StartNodes(3)
+	fleet := openFleet(t, g.Addr(), 20)
+	load := startLoad(t, g.Addr(), LoadOptions{})
+
+	consul.Kill()
+	g.Wait(20*time.Second, "the registry is away", func(s controlplane.Status) error {
+		if s.Registry.Connected || s.Registry.Error == "" {
+			return fmt.Errorf("registry %+v", s.Registry)
+		}
+		return nil
+	})
+	pause(t, max(5*time.Second, soak(t)))
+	if s := g.Status(); s.Nodes != 3 || s.Phase != controlplane.InStep {
+		t.Errorf("without consul: %d nodes, %s", s.Nodes, s.Phase)
+	}
+	consul.Start()
+	back := time.Now()
+	g.Wait(20*time.Second, "the registry is back", func(s controlplane.Status) error {
+		if !s.Registry.Connected {
+			return errors.New(s.Registry.Error)
+		}
+		return nil
+	})
+	g.StartNode("n4")
+	g.WaitNodes(20*time.Second, 4)
+	t.Logf("a node that came after consul's return is live %s after it", time.Since(back).Round(time.Millisecond))
+	fleet.WantAlive()
+	t.Logf("request loop: %s", load.WantNoFailure())
+}
