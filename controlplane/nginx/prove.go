@@ -15,8 +15,9 @@ import (
 // this is for what we have not thought of.
 const answers = 5
 
-// step is how often the proof looks: the time that it may add.
-const step = time.Millisecond
+// step is how often the proof looks: the time that it may add. Looking more often would take the processor from the workers
+// that are to start.
+const step = 5 * time.Millisecond
 
 // quiet is how long after an [error] of the master's new workers may still come. A module may fail a reload with no more
 // than that.
