@@ -30,14 +30,14 @@ func testServer() {
 	signal.Notify(signals)
 	note("pid " + strconv.Itoa(os.Getpid()))
 	tick := time.NewTicker(10 * time.Millisecond)
-	for listening := false; ; {
+	var listener net.Listener // one that nobody holds is closed when the garbage is collected
+	for {
 		select {
 		case <-tick.C:
-			if _, err := os.Stat(os.Getenv("GATE")); err == nil && !listening {
-				if _, err := net.Listen("tcp", os.Getenv("ADDRESS")); err != nil {
+			if _, err := os.Stat(os.Getenv("GATE")); err == nil && listener == nil {
+				if listener, err = net.Listen("tcp", os.Getenv("ADDRESS")); err != nil {
 					fatal(os.Stderr, err)
 				}
-				listening = true
 			}
 		case s := <-signals:
 			switch s {
@@ -45,6 +45,9 @@ func testServer() {
 			case syscall.SIGUSR2:
 				os.Exit(3)
 			case syscall.SIGTERM, syscall.SIGINT:
+				if listener != nil {
+					_ = listener.Close()
+				}
 				note(s.String() + " " + listed())
 				os.Exit(7)
 			default:
@@ -120,6 +123,9 @@ func (in *testInstance) register(t *testing.T, args ...string) *sidecar {
 	t.Cleanup(func() {
 		_ = s.Process.Kill()
 		<-s.done
+		if t.Failed() {
+			t.Logf("register wrote:\n%s\nits command:\n%s", s.log(), s.out())
+		}
 	})
 	return s
 }
