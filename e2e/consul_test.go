@@ -13,7 +13,6 @@ import (
 	"testing"
 	"time"
 
-	"sluice/controlplane"
 	"sluice/internal/testport"
 )
 
@@ -126,40 +125,5 @@ func TestConsulMainPath(t *testing.T) {
 	g.WaitNodes(20*time.Second, 4)
 	<-nodes[1].Done()
 	fleet.WantAlive("n2", "n3")
-	t.Logf("request loop: %s", load.WantNoFailure())
-}
-
-func TestConsulAwayForAWhile(t *testing.T) {
-	t.Parallel()
-	consul := startConsul(t, nil)
-	g := startGateway(t, GatewayOptions{Registry: consul.URL})
-	g.Apply(document(g.Port, "ip_hash"))
-	g.StartNodes(3)
-	fleet := openFleet(t, g.Addr(), 20)
-	load := startLoad(t, g.Addr(), LoadOptions{})
-
-	consul.Kill()
-	g.Wait(20*time.Second, "the registry is away", func(s controlplane.Status) error {
-		if s.Registry.Connected || s.Registry.Error == "" {
-			return fmt.Errorf("registry %+v", s.Registry)
-		}
-		return nil
-	})
-	pause(t, max(5*time.Second, soak(t)))
-	if s := g.Status(); s.Nodes != 3 || s.Phase != controlplane.InStep {
-		t.Errorf("without consul: %d nodes, %s", s.Nodes, s.Phase)
-	}
-	consul.Start()
-	back := time.Now()
-	g.Wait(20*time.Second, "the registry is back", func(s controlplane.Status) error {
-		if !s.Registry.Connected {
-			return errors.New(s.Registry.Error)
-		}
-		return nil
-	})
-	g.StartNode("n4")
-	g.WaitNodes(20*time.Second, 4)
-	t.Logf("a node that came after consul's return is live %s after it", time.Since(back).Round(time.Millisecond))
-	fleet.WantAlive()
 	t.Logf("request loop: %s", load.WantNoFailure())
 }
