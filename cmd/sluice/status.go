@@ -82,11 +82,7 @@ func (f *statusFlags) run(ctx context.Context, stdout io.Writer, name string) er
 func (f *statusFlags) ask(ctx context.Context, client api.ClientWithResponsesInterface, name string) ([]controlplane.Status, error) {
 	switch {
 	case f.all:
-		resp, err := client.ListGatewaysWithResponse(ctx)
-		if err := api.Check(resp, err); err != nil {
-			return nil, err
-		}
-		return resp.JSON200.Items, nil
+		return gatewaysOfAPI(client)(ctx)
 	case name != "":
 		resp, err := client.GetGatewayWithResponse(ctx, name)
 		if err := api.Check(resp, err); err != nil {

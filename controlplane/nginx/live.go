@@ -33,7 +33,6 @@ type Live struct {
 	Binary      string
 	Version     string
 	Generations []Generation // the current one first, then older ones, youngest first
-	Caps        templates.Capabilities
 	Notes       []string // what somebody should know, and do: an alarm about old generations, a binary that was replaced
 }
 
@@ -83,7 +82,7 @@ func (d *Driver) describe(ctx context.Context) (Live, process) {
 			live.Notes = append(live.Notes, note)
 		}
 	}
-	live.Binary, live.Version, live.Caps = d.binary.Path, d.binary.Version, d.binary.Caps
+	live.Binary, live.Version = d.binary.Path, d.binary.Version
 	live.Generations = d.generations(d.workers(master))
 	return live, master
 }
