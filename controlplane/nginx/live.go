@@ -33,7 +33,7 @@ type Live struct {
 	Binary      string
 	Version     string
 	Generations []Generation // the current one first, then older ones, youngest first
-	Notes       []string // what somebody should know, and do: an alarm about old generations, a binary that was replaced
+	Notes       []string     // what somebody should know, and do: an alarm about old generations, a binary that was replaced
 }
 
 // Generation is the workers that one reload started.
