@@ -95,7 +95,7 @@ func (g *Gateway) StartOnly() {
 
 // Kill ends sluice with SIGKILL. Its nginx lives on.
 func (g *Gateway) Kill() {
-	_ = syscall.Kill(g.PID(), syscall.SIGKILL)
+	g.Signal(syscall.SIGKILL)
 	<-g.Done()
 }
 

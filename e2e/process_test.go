@@ -106,6 +106,11 @@ func (p *Process) Stop() {
 
 // Kill ends it and all that it started with SIGKILL, as when a machine goes dark.
 func (p *Process) Kill() {
+	select {
+	case <-p.done: // its id may be another's by now
+		return
+	default:
+	}
 	for _, pid := range descendants(p.PID()) {
 		_ = syscall.Kill(pid, syscall.SIGKILL)
 	}
