@@ -29,6 +29,8 @@ var goTypes = map[string]reflect.Type{
 	"spec.Method":                 reflect.TypeFor[spec.Method](),
 	"spec.Passive":                reflect.TypeFor[spec.Passive](),
 	"spec.Keepalive":              reflect.TypeFor[spec.Keepalive](),
+	"spec.Guard":                  reflect.TypeFor[spec.Guard](),
+	"spec.Approval":               reflect.TypeFor[spec.Approval](),
 	"spec.Site":                   reflect.TypeFor[spec.Site](),
 	"spec.Listener":               reflect.TypeFor[spec.Listener](),
 	"spec.TLSPolicy":              reflect.TypeFor[spec.TLSPolicy](),
@@ -44,6 +46,9 @@ var goTypes = map[string]reflect.Type{
 	"registry.Node":               reflect.TypeFor[registry.Node](),
 	"registry.Problem":            reflect.TypeFor[registry.Problem](),
 	"controlplane.Status":         reflect.TypeFor[controlplane.Status](),
+	"controlplane.UpstreamStatus": reflect.TypeFor[controlplane.UpstreamStatus](),
+	"controlplane.NodeStatus":     reflect.TypeFor[controlplane.NodeStatus](),
+	"controlplane.NodeState":      reflect.TypeFor[controlplane.NodeState](),
 	"controlplane.Phase":          reflect.TypeFor[controlplane.Phase](),
 	"controlplane.LastApplied":    reflect.TypeFor[controlplane.LastApplied](),
 	"controlplane.How":            reflect.TypeFor[controlplane.How](),
@@ -61,7 +66,9 @@ var enums = map[string][]string{
 	"RouteKind": text(spec.SocketIO, spec.WebSocket, spec.HTTP),
 	"State":     text(spec.Active, spec.Draining, spec.Disabled),
 	"Phase":     text(controlplane.Starting, controlplane.InStep, controlplane.Applying, controlplane.Waiting, controlplane.Failed),
-	"How":       text(controlplane.Nothing, controlplane.Reload, controlplane.Start),
+	"NodeState": text(controlplane.NodeUp, controlplane.NodeSuspect, controlplane.NodeHeld, controlplane.NodeUnhealthy, controlplane.NodeIgnored,
+		controlplane.NodeFlapping, controlplane.NodeStranger, controlplane.NodeDraining, controlplane.NodeDisabled),
+	"How": text(controlplane.Nothing, controlplane.Reload, controlplane.Start),
 }
 
 func text[T ~string](values ...T) []string {
@@ -205,7 +212,7 @@ func TestExamplesAreGood(t *testing.T) {
 	t.Parallel()
 	validators := map[string]func([]byte) []spec.FieldError{
 		"Upstream": validator[spec.Upstream], "Site": validator[spec.Site], "Certificate": validator[spec.Certificate],
-		"Override": validator[spec.Override], "Route": validator[spec.Route], "Document": validator[spec.Document],
+		"Override": validator[spec.Override], "Approval": validator[spec.Approval], "Route": validator[spec.Route], "Document": validator[spec.Document],
 	}
 	for name, ref := range document.Components.Schemas {
 		if ref.Value.Example == nil {

@@ -108,6 +108,7 @@ var queryParameters = map[string][]string{
 	"GET /v1/sites":                          {"from", "limit"},
 	"GET /v1/certificates":                   {"from", "limit"},
 	"GET /v1/overrides":                      {"from", "limit"},
+	"GET /v1/approvals":                      {"from", "limit"},
 	"POST /v1/apply":                         {"dryRun"},
 	"GET /v1/nodes":                          {"service"},
 	"DELETE /v1/services/:service/nodes/:id": {"incarnation"},

@@ -37,8 +37,53 @@ type Status struct {
 	Wait     *Wait              `json:"wait,omitempty"`
 	Failure  *Failure           `json:"failure,omitempty"`
 	Problems []registry.Problem `json:"problems,omitempty"`
-	Registry RegistryHealth     `json:"registry"`
-	Nginx    Live               `json:"nginx"`
+	Alarms   []registry.Problem `json:"alarms,omitempty"` // what ops should look at now: the guard holds, checks are ignored
+
+	Upstreams      []UpstreamStatus `json:"upstreams,omitempty"`      // that this gateway serves; sorted by name
+	Exceptions     []NodeStatus     `json:"exceptions,omitempty"`     // nodes that are not plainly up; at most MaxExceptions
+	MoreExceptions int              `json:"moreExceptions,omitempty"` // that were left out
+
+	Registry RegistryHealth `json:"registry"`
+	Nginx    Live           `json:"nginx"`
+}
+
+// MaxExceptions is how many nodes a Status names.
+const MaxExceptions = 100
+
+// UpstreamStatus is an upstream as this gateway serves it.
+type UpstreamStatus struct {
+	Name    string `json:"name"`
+	Service string `json:"service"`
+	Nodes   int    `json:"nodes"`           // that are registered, or held
+	Up      int    `json:"up"`              // that take new connections
+	Held    int    `json:"held,omitempty"`  // that only the guard keeps
+	Alarm   string `json:"alarm,omitempty"` // why somebody should look at it
+}
+
+// NodeState is how a node stands.
+type NodeState string
+
+// The states of a node. Up is never among the exceptions of a Status.
+const (
+	NodeUp        NodeState = "up"
+	NodeSuspect   NodeState = "suspect"   // its registration or its answer is missing; what becomes of it is being decided
+	NodeHeld      NodeState = "held"      // lost, but the guard keeps it in the rotation
+	NodeUnhealthy NodeState = "unhealthy" // out of the rotation, by checks
+	NodeIgnored   NodeState = "ignored"   // its checks fail, and are ignored since most nodes' do
+	NodeFlapping  NodeState = "flapping"  // out of the rotation until it stays well
+	NodeStranger  NodeState = "stranger"  // another process answers at its address
+	NodeDraining  NodeState = "draining"  // by an override
+	NodeDisabled  NodeState = "disabled"  // by an override
+)
+
+// NodeStatus is a node of an upstream as this gateway sees it.
+type NodeStatus struct {
+	Upstream string    `json:"upstream"`
+	Service  string    `json:"service"`
+	ID       string    `json:"id"`
+	State    NodeState `json:"state"`
+	Since    time.Time `json:"since,omitzero"`
+	Reason   string    `json:"reason,omitempty"`
 }
 
 // LastApplied is the newest Apply that succeeded.

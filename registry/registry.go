@@ -1,4 +1,4 @@
-// Package registry holds what is desired (upstreams, sites, certificates, overrides) and what is alive (nodes), and
+// Package registry holds what is desired (upstreams, sites, certificates, overrides, approvals) and what is alive (nodes), and
 // hands both out as one immutable Snapshot. The etcd and consul packages below it are its implementations; registrytest
 // is the conformance suite that each of them passes.
 package registry
@@ -24,6 +24,8 @@ const (
 	KindSite        Kind = "site"
 	KindCertificate Kind = "certificate"
 	KindOverride    Kind = "override"
+	// KindApproval ends a hold of the guard; it is named by the upstream.
+	KindApproval Kind = "approval"
 	// KindSecret holds private keys, named by the SHA-256 of their content. Neither history nor any event carries them.
 	KindSecret Kind = "secret"
 )
@@ -38,7 +40,7 @@ const (
 
 // DesiredKinds are the kinds of the desired state, in the order in which they depend on each other.
 func DesiredKinds() []Kind {
-	return []Kind{KindSecret, KindCertificate, KindUpstream, KindSite, KindOverride}
+	return []Kind{KindSecret, KindCertificate, KindUpstream, KindSite, KindOverride, KindApproval}
 }
 
 // Ref names an object.

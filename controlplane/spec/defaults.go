@@ -12,6 +12,8 @@ const DefaultGroup = "default"
 const (
 	defaultMaxFails         = 3 // nginx's 1 flaps: one lost packet takes a node out
 	defaultFailTimeout      = Duration(5 * time.Second)
+	defaultGuardShare       = 30 // percent: a rack, or one zone of three or four, may go at once
+	defaultGuardWindow      = Duration(10 * time.Minute)
 	defaultKeepalive        = 32
 	defaultKeepaliveTimeout = Duration(4 * time.Second) // Node.js closes after 5 s; a longer one gives 502 on POST
 	defaultConnectTimeout   = Duration(2 * time.Second)
@@ -35,6 +37,7 @@ func (u Upstream) WithDefaults(name string) Upstream {
 	u.Balance = new(orZero(u.Balance).withDefaults())
 	u.Passive = new(orZero(u.Passive).withDefaults())
 	u.Keepalive = new(orZero(u.Keepalive).withDefaults())
+	u.Guard = new(orZero(u.Guard).withDefaults())
 	return u
 }
 
@@ -54,6 +57,13 @@ func (k Keepalive) withDefaults() Keepalive {
 	k.Connections = orDefault(k.Connections, defaultKeepalive)
 	k.Timeout = orDefault(k.Timeout, defaultKeepaliveTimeout)
 	return k
+}
+
+func (g Guard) withDefaults() Guard {
+	g.Enabled = orDefault(g.Enabled, true)
+	g.Share = orDefault(g.Share, defaultGuardShare)
+	g.Window = orDefault(g.Window, defaultGuardWindow)
+	return g
 }
 
 // WithDefaults returns s with everything set that was left out, in its routes too.
@@ -114,6 +124,9 @@ func (o Override) WithDefaults() Override {
 	setDefault(&o.State, Active)
 	return o
 }
+
+// WithDefaults returns a: an approval has no defaults of its own.
+func (a Approval) WithDefaults() Approval { return a }
 
 // WithDefaults returns c: a certificate has no defaults.
 func (c Certificate) WithDefaults() Certificate { return c }

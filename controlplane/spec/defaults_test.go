@@ -34,9 +34,9 @@ overrides:
 		give any
 		want string
 	}{
-		{"upstream", d.Upstreams["io"].WithDefaults("io"), `{"service":"io","balance":{"method":"ip_hash","consistent":false},"passive":{"maxFails":3,"failTimeout":"5s"},"keepalive":{"connections":32,"timeout":"4s"}}`},
-		{"upstream with values", d.Upstreams["web"].WithDefaults("web"), `{"service":"www","balance":{"method":"hash","key":"uri","consistent":true},"passive":{"maxFails":0,"failTimeout":"5s"},"keepalive":{"connections":32,"timeout":"1s"}}`},
-		{"endpoints", d.Upstreams["old"].WithDefaults("old"), `{"endpoints":"services/old","balance":{"method":"least_conn","consistent":false},"passive":{"maxFails":3,"failTimeout":"5s"},"keepalive":{"connections":32,"timeout":"4s"}}`},
+		{"upstream", d.Upstreams["io"].WithDefaults("io"), `{"service":"io","balance":{"method":"ip_hash","consistent":false},"passive":{"maxFails":3,"failTimeout":"5s"},"keepalive":{"connections":32,"timeout":"4s"},"guard":{"enabled":true,"share":30,"window":"10m0s"}}`},
+		{"upstream with values", d.Upstreams["web"].WithDefaults("web"), `{"service":"www","balance":{"method":"hash","key":"uri","consistent":true},"passive":{"maxFails":0,"failTimeout":"5s"},"keepalive":{"connections":32,"timeout":"1s"},"guard":{"enabled":true,"share":30,"window":"10m0s"}}`},
+		{"endpoints", d.Upstreams["old"].WithDefaults("old"), `{"endpoints":"services/old","balance":{"method":"least_conn","consistent":false},"passive":{"maxFails":3,"failTimeout":"5s"},"keepalive":{"connections":32,"timeout":"4s"},"guard":{"enabled":true,"share":30,"window":"10m0s"}}`},
 		{"route", spec.Route{Upstream: "io"}.WithDefaults(), `{"path":"/socket.io/","match":"prefix","kind":"socketio","upstream":"io","connectTimeout":"2s","readTimeout":"1m15s","sendTimeout":"1m15s","retries":{"tries":2,"timeout":"4s"},"maxBodySize":"1m","bufferSize":"4k","buffering":false}`},
 		{"websocket", spec.Route{Upstream: "io", Kind: spec.WebSocket}.WithDefaults(), `{"path":"/","match":"prefix","kind":"websocket","upstream":"io","connectTimeout":"2s","readTimeout":"1h0m0s","sendTimeout":"1h0m0s","retries":{"tries":2,"timeout":"4s"},"maxBodySize":"1m","bufferSize":"4k","buffering":false}`},
 		{"http", spec.Route{Upstream: "io", Kind: spec.HTTP}.WithDefaults(), `{"path":"/","match":"prefix","kind":"http","upstream":"io","connectTimeout":"2s","readTimeout":"1m0s","sendTimeout":"1m0s","retries":{"tries":2,"timeout":"4s"},"maxBodySize":"1m","bufferSize":"4k","buffering":true}`},

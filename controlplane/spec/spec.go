@@ -2,6 +2,8 @@
 // are what is stored, as submitted; WithDefaults fills in what was left out, when the state is compiled.
 package spec
 
+import "time"
+
 // Document is a set of objects of the desired state by name: what `sluice apply -f` reads and POST /v1/apply takes.
 type Document struct {
 	Upstreams    map[string]Upstream    `json:"upstreams,omitempty"`
@@ -17,6 +19,7 @@ type Upstream struct {
 	Balance   *Balance   `json:"balance,omitempty"`
 	Passive   *Passive   `json:"passive,omitempty"`
 	Keepalive *Keepalive `json:"keepalive,omitempty"`
+	Guard     *Guard     `json:"guard,omitempty"`
 }
 
 // Method is a balancing method, by nginx's name.
@@ -48,6 +51,13 @@ type Passive struct {
 type Keepalive struct {
 	Connections *int      `json:"connections,omitempty"` // per worker; 0 none; default 32
 	Timeout     *Duration `json:"timeout,omitempty"`     // default 4s: below the 5 s after which Node.js closes
+}
+
+// Guard limits how many nodes an upstream loses that nobody took away on purpose.
+type Guard struct {
+	Enabled *bool     `json:"enabled,omitempty"` // default true
+	Share   *int      `json:"share,omitempty"`   // percent of the most nodes within the window; 0 none; default 30
+	Window  *Duration `json:"window,omitempty"`  // default 10m
 }
 
 // Site is a virtual server.
@@ -139,4 +149,11 @@ type Override struct {
 	State  State  `json:"state,omitempty"`  // default active
 	Weight *int   `json:"weight,omitempty"` // 1 to 1000, instead of the node's own
 	Note   string `json:"note,omitempty"`
+}
+
+// Approval is what ops say to the loss of an upstream's nodes that the guard holds: let them go.
+type Approval struct {
+	At    *time.Time `json:"at,omitempty"`    // what was held by then goes; default: when the API takes it
+	Until *time.Time `json:"until,omitempty"` // until then nothing is held; default: only what was held at At goes
+	Note  string     `json:"note,omitempty"`
 }

@@ -68,6 +68,11 @@ func (u Upstream) Validate() []FieldError {
 		c.in("connections").number(u.Keepalive.Connections, 0, 10_000)
 		c.in("timeout").duration(u.Keepalive.Timeout, 100*time.Millisecond, time.Hour, time.Millisecond)
 	}
+	if u.Guard != nil {
+		c := c.in("guard")
+		c.in("share").number(u.Guard.Share, 0, 100)
+		c.in("window").duration(u.Guard.Window, 10*time.Second, 24*time.Hour, time.Second)
+	}
 	return *c.errs
 }
 

@@ -1,0 +1,58 @@
+package api
+
+import (
+	"context"
+	"time"
+
+	"sluice/controlplane/spec"
+	"sluice/registry"
+)
+
+func approvalRef(upstream string) registry.Ref {
+	return registry.Ref{Kind: registry.KindApproval, Name: upstream}
+}
+
+// ListApprovals implements StrictServerInterface.
+func (s *Server) ListApprovals(ctx context.Context, r ListApprovalsRequestObject) (ListApprovalsResponseObject, error) {
+	p, err := list[spec.Approval](ctx, s, registry.KindApproval, r.Params.From, r.Params.Limit)
+	if err != nil {
+		return nil, err
+	}
+	items := each(p.items, func(n named[spec.Approval]) NamedApproval { return NamedApproval(n) })
+	return ListApprovals200JSONResponse{Items: items, Next: p.next, Seq: p.seq}, nil
+}
+
+// GetApproval implements StrictServerInterface.
+func (s *Server) GetApproval(ctx context.Context, r GetApprovalRequestObject) (GetApprovalResponseObject, error) {
+	object, seq, err := get[spec.Approval](ctx, s, approvalRef(r.Name))
+	if err != nil {
+		return nil, err
+	}
+	return GetApproval200JSONResponse{Body: object, Headers: GetApproval200ResponseHeaders{ETag: etag(seq)}}, nil
+}
+
+// PutApproval implements StrictServerInterface. The time is written down, so that the same words a day later are an
+// approval of their own.
+func (s *Server) PutApproval(ctx context.Context, r PutApprovalRequestObject) (PutApprovalResponseObject, error) {
+	approval := *r.Body
+	if approval.At == nil {
+		approval.At = new(time.Now().UTC())
+	}
+	done, err := s.put(ctx, approvalRef(r.Name), spec.CheckName(r.Name), approval,
+		putting{r.Params.IfMatch, r.Params.IfNoneMatch, r.Params.XChangeReason})
+	if err != nil {
+		return nil, err
+	}
+	if done.action == Created {
+		return PutApproval201JSONResponse{Body: approval, Headers: PutApproval201ResponseHeaders{ETag: etag(done.seq)}}, nil
+	}
+	return PutApproval200JSONResponse{Body: approval, Headers: PutApproval200ResponseHeaders{ETag: etag(done.seq)}}, nil
+}
+
+// DeleteApproval implements StrictServerInterface.
+func (s *Server) DeleteApproval(ctx context.Context, r DeleteApprovalRequestObject) (DeleteApprovalResponseObject, error) {
+	if err := s.remove(ctx, approvalRef(r.Name), r.Params.IfMatch, r.Params.XChangeReason); err != nil {
+		return nil, err
+	}
+	return DeleteApproval204Response{}, nil
+}
