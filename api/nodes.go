@@ -98,7 +98,7 @@ func (s *Server) PutNode(ctx context.Context, r PutNodeRequestObject) (PutNodeRe
 func (r Registration) node(service, id string) registry.Node {
 	return registry.Node{
 		Service: service, ID: id, Address: r.Address, Port: r.Port, Weight: r.Weight, MaxConns: r.MaxConns,
-		Zone: r.Zone, Meta: r.Meta, Incarnation: r.Incarnation,
+		Zone: r.Zone, Tags: r.Tags, Meta: r.Meta, Incarnation: r.Incarnation,
 	}
 }
 
@@ -106,7 +106,7 @@ func (r Registration) node(service, id string) registry.Node {
 func newRegistration(n registry.Node, ttl time.Duration) Registration {
 	return Registration{
 		Address: n.Address, Port: n.Port, Weight: n.Weight, MaxConns: n.MaxConns,
-		Zone: n.Zone, Meta: n.Meta, Incarnation: n.Incarnation, TTL: spec.Duration(ttl),
+		Zone: n.Zone, Tags: n.Tags, Meta: n.Meta, Incarnation: n.Incarnation, TTL: spec.Duration(ttl),
 	}
 }
 

@@ -416,6 +416,11 @@ type Registration struct {
 	// Example: 6001
 	Port int `json:"port,omitempty,omitzero"`
 
+	// Tags By which upstreams choose nodes
+	//
+	// Example: ["blue"]
+	Tags []string `json:"tags,omitempty,omitzero"`
+
 	// TTL A time as Go writes it.
 	//
 	// Example: 75s

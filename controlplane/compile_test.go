@@ -116,6 +116,46 @@ func TestCompileKeepsTheLastGood(t *testing.T) {
 	}
 }
 
+// An upstream has only those nodes that have all of its tags and metadata.
+func TestCompileSelects(t *testing.T) {
+	t.Parallel()
+	for spec, want := range map[string]string{
+		`{}`:                         "n000 n001 n002 n003",
+		`{"tags": ["blue"]}`:         "n000 n001",
+		`{"tags": ["blue", "eu"]}`:   "n001",
+		`{"meta": {"version": "2"}}`: "n001 n002",
+		`{"tags": ["blue"], "meta": {"version": "2", "x": ""}}`:  "",
+		`{"tags": ["eu"], "balance": {"method": "round_robin"}}`: "n001 n003",
+	} {
+		w := newWorld().nodes(4)
+		nodes := w.snapshot.Nodes
+		nodes[0].Tags, nodes[1].Tags, nodes[3].Tags = []string{"blue"}, []string{"eu", "blue"}, []string{"eu"}
+		nodes[1].Meta, nodes[2].Meta = map[string]string{"version": "2"}, map[string]string{"version": "2"}
+		if strings.Contains(spec, "method") {
+			nodes[2].Address = nodes[3].Address // of one that is not chosen: no matter
+		}
+		w.put(registry.KindUpstream, "io", spec)
+		got := Compile(w.snapshot, Good{}, testFacts)
+		if len(got.Slots) > 0 {
+			w.snapshot.Slots = got.Slots
+			got = Compile(w.snapshot, Good{}, testFacts)
+		}
+		var ids []string
+		for _, u := range got.Config.Upstreams {
+			for _, s := range u.Servers {
+				for _, n := range nodes {
+					if n.Key() == s.Node {
+						ids = append(ids, n.ID)
+					}
+				}
+			}
+		}
+		if strings.Join(ids, " ") != want || len(got.Problems) > 0 {
+			t.Errorf("%s: %v, want %s; problems: %v", spec, ids, want, got.Problems)
+		}
+	}
+}
+
 func TestCompileNodes(t *testing.T) {
 	t.Parallel()
 	w := newWorld().nodes(4)

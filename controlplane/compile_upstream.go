@@ -68,7 +68,7 @@ type member struct {
 }
 
 func (c *compiler) compileUpstream(name string, u spec.Upstream) *upstream {
-	members := c.members(UpstreamService(u))
+	members := c.members(u)
 	result := &upstream{config: templates.Upstream{
 		Name:             name,
 		Keepalive:        *u.Keepalive.Connections,
@@ -124,16 +124,34 @@ func (c *compiler) compileUpstream(name string, u spec.Upstream) *upstream {
 	return result
 }
 
-// members returns the nodes of a service, sorted by id. Of several nodes at one address only the first counts, since
+// Selects reports whether a node of u's service is one of u's: it has all the tags and metadata that u asks for.
+func Selects(u spec.Upstream, n registry.Node) bool {
+	for _, tag := range u.Tags {
+		if !slices.Contains(n.Tags, tag) {
+			return false
+		}
+	}
+	for key, want := range u.Meta {
+		if is, ok := n.Meta[key]; !ok || is != want {
+			return false
+		}
+	}
+	return true
+}
+
+// members returns the nodes of an upstream, sorted by id. Of several nodes at one address only the first counts, since
 // nginx would send it the share of all of them.
-func (c *compiler) members(service string) []member {
-	nodes := c.snapshot.Nodes
+func (c *compiler) members(u spec.Upstream) []member {
+	nodes, service := c.snapshot.Nodes, UpstreamService(u)
 	first, _ := slices.BinarySearchFunc(nodes, service, func(n registry.Node, s string) int { return cmp.Compare(n.Service, s) })
 	var members []member
 	at := map[string]string{}
 	for _, n := range nodes[first:] {
 		if n.Service != service {
 			break
+		}
+		if !Selects(u, n) {
+			continue
 		}
 		if other, taken := at[n.HostPort()]; taken {
 			c.problems = append(c.problems, registry.Problem{

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/netip"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"time"
@@ -23,6 +24,7 @@ type Node struct {
 	Weight      int               `json:"weight,omitempty"`      // share of new connections, 1 to 1000; 0 means 1
 	MaxConns    int               `json:"maxConns,omitempty"`    // simultaneous connections per gateway; 0 means no limit
 	Zone        string            `json:"zone,omitempty"`        // where it runs
+	Tags        []string          `json:"tags,omitempty"`        // by which upstreams choose nodes
 	Meta        map[string]string `json:"meta,omitempty"`        // free text of its own
 	Incarnation string            `json:"incarnation,omitempty"` // tells a node from its successor under the same id
 }
@@ -63,6 +65,9 @@ func EndpointsTarget(service string) (target string, ok bool) {
 // TombstoneTTL is how long it is known that a node left on purpose.
 const TombstoneTTL = 10 * time.Minute
 
+// MaxTags is how many tags a node may have.
+const MaxTags = 64
+
 // Limits of what a node may say of itself.
 const (
 	maxIDBytes   = 253
@@ -79,6 +84,9 @@ var (
 // ValidName reports whether s can name a service or an object: 1 to 63 lower-case letters, digits, dots, dashes and
 // underscores, with a letter or digit at both ends.
 func ValidName(s string) bool { return serviceName.MatchString(s) }
+
+// ValidTag reports whether s can be a tag of a node.
+func ValidTag(s string) bool { return s != "" && len(s) <= maxIDBytes && printable(s) }
 
 // Validate returns what is wrong with n, or nil. The message names the field and says what it takes.
 func (n Node) Validate() error {
@@ -124,6 +132,9 @@ func (n Node) Validate() error {
 	}
 	if len(n.Incarnation) > maxIDBytes || !printable(n.Incarnation) {
 		bad("incarnation", "must be printable text of at most %d bytes", maxIDBytes)
+	}
+	if len(n.Tags) > MaxTags || slices.ContainsFunc(n.Tags, func(t string) bool { return !ValidTag(t) }) {
+		bad("tags", "must be at most %d texts of 1 to %d printable bytes", MaxTags, maxIDBytes)
 	}
 	size := 0
 	for k, v := range n.Meta {

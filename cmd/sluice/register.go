@@ -34,6 +34,7 @@ type registerFlags struct {
 	weight   int
 	maxConns int
 	zone     string
+	tags     []string
 	meta     map[string]string
 	ttl      time.Duration
 	grace    time.Duration
@@ -70,7 +71,8 @@ Without a command the node is registered until register is told to stop.`,
 	flags.IntVar(&f.weight, "weight", 1, "share of new connections, 1 to 1000")
 	flags.IntVar(&f.maxConns, "max-conns", 0, "connections at once, per gateway; 0 is no limit")
 	flags.StringVar(&f.zone, "zone", "", "where it runs")
-	flags.StringToStringVar(&f.meta, "meta", nil, "free text, as version=1.2; may be given several times")
+	flags.StringSliceVar(&f.tags, "tag", nil, "word by which upstreams choose nodes; may be given several times")
+	flags.StringToStringVar(&f.meta, "meta", nil, "free text by which they choose as well, as version=1.2; may be given several times")
 	flags.DurationVar(&f.ttl, "ttl", registry.DefaultTTL, "how long the node stays without a sign of life; one is given each third of it")
 	flags.DurationVar(&f.grace, "grace", 10*time.Second, "time that the gateways have to let go of the node before SIGTERM is passed on")
 	flags.StringVar(&f.registry, "registry", "", "write to this registry instead of asking an instance: etcd://host:2379,…, consul://host:8500,… (etcds://, consuls://: TLS)")
@@ -116,7 +118,7 @@ func (f *registerFlags) node() (registry.Node, error) {
 	incarnation := make([]byte, 8)
 	_, _ = rand.Read(incarnation) // never fails
 	n := registry.Node{
-		Service: f.service, ID: f.id, Weight: f.weight, MaxConns: f.maxConns, Zone: f.zone, Meta: f.meta,
+		Service: f.service, ID: f.id, Weight: f.weight, MaxConns: f.maxConns, Zone: f.zone, Tags: f.tags, Meta: f.meta,
 		Incarnation: hex.EncodeToString(incarnation),
 	}
 	if strings.HasPrefix(f.address, "unix:") {

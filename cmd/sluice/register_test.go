@@ -175,7 +175,7 @@ func TestRegisterFollowsTheCommand(t *testing.T) {
 	t.Parallel()
 	in := startInstance(t, "")
 	const grace = 300 * time.Millisecond
-	s := in.register(t, "--grace", grace.String(), "--weight", "3", "--max-conns", "100", "--zone", "z", "--meta", "a=b,c=d", "--", "testserver")
+	s := in.register(t, "--grace", grace.String(), "--weight", "3", "--max-conns", "100", "--zone", "z", "--tag", "blue,eu", "--meta", "a=b,c=d", "--", "testserver")
 	eventually(t, "the server runs", func() bool { return strings.HasPrefix(s.out(), "pid ") })
 	if got := in.nodes(t); got != "" {
 		t.Errorf("registered before the address accepts: %s", got)
@@ -187,7 +187,7 @@ func TestRegisterFollowsTheCommand(t *testing.T) {
 		t.Fatal(err)
 	}
 	n := nodes[0]
-	if n.Weight != 3 || n.MaxConns != 100 || n.Zone != "z" || n.Meta["a"] != "b" || n.Meta["c"] != "d" || len(n.Incarnation) != 16 {
+	if n.Weight != 3 || n.MaxConns != 100 || n.Zone != "z" || n.Meta["a"] != "b" || n.Meta["c"] != "d" || strings.Join(n.Tags, " ") != "blue eu" || len(n.Incarnation) != 16 {
 		t.Errorf("%+v", n)
 	}
 	for _, sig := range []syscall.Signal{syscall.SIGHUP, syscall.SIGUSR1} {

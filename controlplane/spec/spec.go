@@ -14,12 +14,14 @@ type Document struct {
 
 // Upstream is nginx's pool: the nodes of a service, and how to balance over them.
 type Upstream struct {
-	Service   string     `json:"service,omitempty"`   // the service whose nodes it has; default: the upstream's own name
-	Endpoints string     `json:"endpoints,omitempty"` // instead of service: a key prefix that etcd's naming/endpoints writes
-	Balance   *Balance   `json:"balance,omitempty"`
-	Passive   *Passive   `json:"passive,omitempty"`
-	Keepalive *Keepalive `json:"keepalive,omitempty"`
-	Guard     *Guard     `json:"guard,omitempty"`
+	Service   string            `json:"service,omitempty"`   // the service whose nodes it has; default: the upstream's own name
+	Endpoints string            `json:"endpoints,omitempty"` // instead of service: a key prefix that etcd's naming/endpoints writes
+	Tags      []string          `json:"tags,omitempty"`      // only nodes that have all of them
+	Meta      map[string]string `json:"meta,omitempty"`      // only nodes that have all of it
+	Balance   *Balance          `json:"balance,omitempty"`
+	Passive   *Passive          `json:"passive,omitempty"`
+	Keepalive *Keepalive        `json:"keepalive,omitempty"`
+	Guard     *Guard            `json:"guard,omitempty"`
 }
 
 // Method is a balancing method, by nginx's name.

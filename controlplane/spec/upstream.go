@@ -2,9 +2,18 @@ package spec
 
 import (
 	"fmt"
+	"maps"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
+)
+
+// Limits of what an upstream asks of its nodes: what a node may have.
+const (
+	maxSelectors     = 32
+	maxSelectorBytes = 253
+	maxMetaBytes     = 4096
 )
 
 // HashKeys are the hash keys without a name of their own; the others are "arg:NAME", "cookie:NAME" and "header:NAME".
@@ -55,6 +64,19 @@ func (u Upstream) Validate() []FieldError {
 	case u.Endpoints != "" && !endpointsKey.MatchString(u.Endpoints):
 		c.in("endpoints").add("%q is no key prefix: use at most 200 letters, digits and . _ : @ / -", u.Endpoints)
 	}
+	if len(u.Tags) > maxSelectors {
+		c.in("tags").add("has %d tags; the limit is %d", len(u.Tags), maxSelectors)
+	}
+	for i, tag := range u.Tags {
+		c.in("tags", i).selector(tag)
+	}
+	if len(u.Meta) > maxSelectors {
+		c.in("meta").add("has %d entries; the limit is %d", len(u.Meta), maxSelectors)
+	}
+	for _, key := range slices.Sorted(maps.Keys(u.Meta)) {
+		c.in("meta", key).selector(key)
+		c.in("meta", key).text(u.Meta[key], maxMetaBytes)
+	}
 	if u.Balance != nil {
 		u.Balance.check(c.in("balance"))
 	}
@@ -74,6 +96,15 @@ func (u Upstream) Validate() []FieldError {
 		c.in("window").duration(u.Guard.Window, 10*time.Second, 24*time.Hour, time.Second)
 	}
 	return *c.errs
+}
+
+// selector checks a tag, or a key of metadata, that nodes must have.
+func (c checker) selector(s string) {
+	if s == "" {
+		c.add("is empty: leave it out")
+		return
+	}
+	c.text(s, maxSelectorBytes)
 }
 
 func (b Balance) check(c checker) {

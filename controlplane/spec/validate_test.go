@@ -39,6 +39,11 @@ func TestUpstreamValidate(t *testing.T) {
 		{"endpoints", `{endpoints: services/io}`, nil},
 		{"two sources", `{service: io, endpoints: services/io}`,
 			[]string{`/endpoints: an upstream has either a service or endpoints: leave one out`}},
+		{"tags and metadata", `{tags: [blue, eu], meta: {version: "2", empty: ""}}`, nil},
+		{"what no node has", `{tags: [blue, "", "a\tb"], meta: {"": x, k: "\n"}}`, []string{
+			`/tags/1: is empty: leave it out`, `/tags/2: must be printable text of at most 253 bytes`,
+			`/meta/: is empty: leave it out`, `/meta/k: must be printable text of at most 4096 bytes`,
+		}},
 		{"service", `{service: "IO;"}`,
 			[]string{`/service: "IO;" is not a name: use 1 to 63 lower-case letters, digits, dots, dashes and underscores, with a letter or digit at both ends`}},
 		{"prefix", `{endpoints: "a b"}`,

@@ -40,7 +40,7 @@ func TestServicesOfOthers(t *testing.T) {
 	const service = "legacy"
 	commit(t, r, service)
 	shared.define(t, &api.AgentServiceRegistration{
-		ID: "legacy-a", Name: service, Port: 6001, Tags: []string{"v1"}, Meta: map[string]string{"zone": "b", "version": "7"},
+		ID: "legacy-a", Name: service, Port: 6001, Tags: []string{"v1", "", "tab\t"}, Meta: map[string]string{"zone": "b", "version": "7"},
 		Weights: &api.AgentWeights{Passing: 5, Warning: 1},
 	})
 	shared.define(t, &api.AgentServiceRegistration{Name: service, Address: "10.0.0.2", Port: 6002})
@@ -54,7 +54,7 @@ func TestServicesOfOthers(t *testing.T) {
 			t.Errorf("got %+v at %s", n, n.HostPort())
 		}
 	}
-	if a := s.Nodes[1]; a.ID != "legacy-a" || a.Weight != 5 || a.Zone != "b" || a.Meta["version"] != "7" {
+	if a := s.Nodes[1]; a.ID != "legacy-a" || a.Weight != 5 || a.Zone != "b" || a.Meta["version"] != "7" || strings.Join(a.Tags, " ") != "v1" {
 		t.Errorf("got %+v", a)
 	}
 	if len(s.Problems) != 1 || s.Problems[0].Object != "node/legacy/legacy-name" || !strings.Contains(s.Problems[0].Message, "host name") {

@@ -60,7 +60,7 @@ func (r *Registry) registration(n registry.Node, ttl int64) (*api.AgentServiceRe
 	}
 	weight := max(1, n.Weight)
 	reg := &api.AgentServiceRegistration{
-		ID: r.serviceID(n.Service, n.ID), Name: n.Service, Tags: []string{r.fleetTag()},
+		ID: r.serviceID(n.Service, n.ID), Name: n.Service, Tags: append([]string{r.fleetTag()}, n.Tags...),
 		Address: n.Address, Port: n.Port, Meta: pieces(value),
 		Weights: &api.AgentWeights{Passing: weight, Warning: weight},
 		Check: &api.AgentServiceCheck{
@@ -194,7 +194,8 @@ func (r *Registry) own(service string, e *api.ServiceEntry) instance {
 func foreign(service string, e *api.ServiceEntry) instance {
 	i := newInstance(e)
 	i.node = registry.Node{
-		Service: service, ID: e.Service.ID, Port: e.Service.Port, Zone: e.Service.Meta["zone"], Meta: metaOf(e.Service.Meta),
+		Service: service, ID: e.Service.ID, Port: e.Service.Port, Zone: e.Service.Meta["zone"],
+		Tags: tagsOf(e.Service.Tags), Meta: metaOf(e.Service.Meta),
 		Weight:  min(max(e.Service.Weights.Passing, 1), 1000),
 		Address: cmp.Or(e.Service.Address, e.Node.Address), Incarnation: strconv.FormatUint(e.Service.CreateIndex, 16),
 	}
@@ -229,6 +230,12 @@ func separate(all []instance) {
 			}
 		}
 	}
+}
+
+// tagsOf keeps as many tags as a node may have.
+func tagsOf(tags []string) []string {
+	kept := slices.DeleteFunc(slices.Clone(tags), func(t string) bool { return !registry.ValidTag(t) })
+	return kept[:min(len(kept), registry.MaxTags)]
 }
 
 // metaOf keeps as much metadata as a node may have.

@@ -32,7 +32,7 @@ func nodePut(t *testing.T, e *env) {
 	e.commit(t, write(upstream("io"), `{}`))
 	full := registry.Node{
 		Service: "io", ID: "n 1/ü", Address: "fd00::1", Port: 6001, Weight: 3, MaxConns: 100, Zone: "a",
-		Meta: map[string]string{"k": "<v>\n", "l": ""}, Incarnation: "i1",
+		Tags: []string{"blue", "a,b"}, Meta: map[string]string{"k": "<v>\n", "l": ""}, Incarnation: "i1",
 	}
 	unix := registry.Node{Service: "io", ID: "u", Address: "unix:/run/n.sock"}
 	e.put(t, full, long)
@@ -96,6 +96,7 @@ func nodeRefused(t *testing.T, e *env) {
 		{Service: "io", ID: "n", Address: "example.com", Port: 80},
 		{Service: "io", ID: "n", Address: "127.0.0.1"},
 		{Service: "I O", ID: "n", Address: "127.0.0.1", Port: 80},
+		{Service: "io", ID: "n", Address: "127.0.0.1", Port: 80, Tags: []string{""}},
 		{Service: registry.EndpointsService("svc"), ID: "n", Address: "127.0.0.1", Port: 80},
 	} {
 		if err := e.One.Put(e.ctx, n, long); err == nil {
