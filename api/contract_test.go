@@ -31,6 +31,10 @@ var goTypes = map[string]reflect.Type{
 	"spec.Keepalive":              reflect.TypeFor[spec.Keepalive](),
 	"spec.Guard":                  reflect.TypeFor[spec.Guard](),
 	"spec.Approval":               reflect.TypeFor[spec.Approval](),
+	"spec.Check":                  reflect.TypeFor[spec.Check](),
+	"spec.CheckType":              reflect.TypeFor[spec.CheckType](),
+	"spec.CheckTLS":               reflect.TypeFor[spec.CheckTLS](),
+	"spec.Identity":               reflect.TypeFor[spec.Identity](),
 	"spec.Site":                   reflect.TypeFor[spec.Site](),
 	"spec.Listener":               reflect.TypeFor[spec.Listener](),
 	"spec.TLSPolicy":              reflect.TypeFor[spec.TLSPolicy](),
@@ -63,6 +67,7 @@ var goTypes = map[string]reflect.Type{
 // enums are the values of the Go types that have constants.
 var enums = map[string][]string{
 	"Method":    text(spec.RoundRobin, spec.LeastConn, spec.IPHash, spec.Hash, spec.Random),
+	"CheckType": text(spec.CheckTCP, spec.CheckHTTP, spec.CheckEngineIO, spec.CheckNone),
 	"RouteKind": text(spec.SocketIO, spec.WebSocket, spec.HTTP),
 	"State":     text(spec.Active, spec.Draining, spec.Disabled),
 	"Phase":     text(controlplane.Starting, controlplane.InStep, controlplane.Applying, controlplane.Waiting, controlplane.Failed),

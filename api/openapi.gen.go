@@ -144,6 +144,16 @@ type ChangeAction string
 // ChangeKind defines model for Change.Kind.
 type ChangeKind string
 
+// CheckTLS How a check speaks TLS.
+//
+// Example: {"serverName":"nodes.example.com"}
+type CheckTLS = spec.CheckTLS
+
+// CheckType tcp opens a connection; http expects a status code; engineio makes an Engine.IO handshake, every 30s unless said otherwise, and closes the session that it opened; none checks nothing. Default tcp.
+//
+// Example: engineio
+type CheckType = spec.CheckType
+
 // ClientAddress Whom to believe about the client's address.
 //
 // Example: {"trustedProxies":["10.0.0.0/8"]}
@@ -190,6 +200,11 @@ type HealthStatus string
 //
 // Example: reload
 type How = controlplane.How
+
+// Identity How a node proves that it is the one that registered, and not another that got its address; one of these. Without it, a node whose lease ran out is held for a minute at most.
+//
+// Example: {"header":"X-Node-Id"}
+type Identity = spec.Identity
 
 // Keepalive The idle connections that each nginx worker keeps to the nodes.
 //
@@ -296,6 +311,11 @@ type Nginx = controlplane.Live
 //
 // Example: {"address":"10.0.0.7","id":"n1","incarnation":"8f3a","port":6001,"service":"io"}
 type Node = registry.Node
+
+// NodeCheck How the gateways find out whether a node answers.
+//
+// Example: {"fall":3,"identity":{"header":"X-Node-Id"},"interval":"5s","path":"/health","rise":2,"timeout":"2s","type":"http"}
+type NodeCheck = spec.Check
 
 // NodeList Example: {"items":[{"address":"10.0.0.7","id":"n1","port":6001,"service":"io"}]}
 type NodeList struct {

@@ -27,6 +27,13 @@ const (
 	defaultForwardedHeader  = "X-Forwarded-For"
 	defaultTLSMinVersion    = "1.2"
 	defaultSocketIOPath     = "/socket.io/"
+
+	defaultCheckInterval     = Duration(5 * time.Second)
+	defaultHandshakeInterval = Duration(30 * time.Second) // each handshake makes a session, which costs a node more than a connection
+	defaultCheckTimeout      = Duration(2 * time.Second)
+	defaultCheckFall         = 3 // one lost packet, or a pause of a garbage collector, is no failure
+	defaultCheckRise         = 2
+	defaultCheckCodes        = "200-399"
 )
 
 // WithDefaults returns u with everything set that was left out. name is the upstream's own.
@@ -38,6 +45,7 @@ func (u Upstream) WithDefaults(name string) Upstream {
 	u.Passive = new(orZero(u.Passive).withDefaults())
 	u.Keepalive = new(orZero(u.Keepalive).withDefaults())
 	u.Guard = new(orZero(u.Guard).withDefaults())
+	u.Check = new(orZero(u.Check).withDefaults())
 	return u
 }
 
@@ -51,6 +59,28 @@ func (p Passive) withDefaults() Passive {
 	p.MaxFails = orDefault(p.MaxFails, defaultMaxFails)
 	p.FailTimeout = orDefault(p.FailTimeout, defaultFailTimeout)
 	return p
+}
+
+func (k Check) withDefaults() Check {
+	setDefault(&k.Type, CheckTCP)
+	interval := defaultCheckInterval
+	switch k.Type {
+	case CheckHTTP:
+		if len(k.Codes) == 0 {
+			k.Codes = []string{defaultCheckCodes}
+		}
+	case CheckEngineIO:
+		interval = defaultHandshakeInterval
+		setDefault(&k.Path, defaultSocketIOPath)
+	}
+	k.Interval = orDefault(k.Interval, interval)
+	k.Timeout = orDefault(k.Timeout, min(defaultCheckTimeout, *k.Interval))
+	k.Fall = orDefault(k.Fall, defaultCheckFall)
+	k.Rise = orDefault(k.Rise, defaultCheckRise)
+	if k.TLS != nil {
+		k.TLS = &CheckTLS{Verify: orDefault(k.TLS.Verify, true), ServerName: k.TLS.ServerName}
+	}
+	return k
 }
 
 func (k Keepalive) withDefaults() Keepalive {

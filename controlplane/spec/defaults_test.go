@@ -23,8 +23,8 @@ func TestWithDefaults(t *testing.T) {
 	d := parse(t, `
 upstreams:
   io: {}
-  web: {service: www, balance: {method: hash, key: uri}, passive: {maxFails: 0}, keepalive: {timeout: 1s}}
-  old: {endpoints: services/old, balance: {method: least_conn}}
+  web: {service: www, balance: {method: hash, key: uri}, passive: {maxFails: 0}, keepalive: {timeout: 1s}, check: {type: engineio}}
+  old: {endpoints: services/old, balance: {method: least_conn}, check: {type: http, path: /h, interval: 2s, fall: 1, tls: {serverName: n}}}
 overrides:
   io/n1: {}
   io/n2: {state: draining, weight: 3}
@@ -34,9 +34,9 @@ overrides:
 		give any
 		want string
 	}{
-		{"upstream", d.Upstreams["io"].WithDefaults("io"), `{"service":"io","balance":{"method":"ip_hash","consistent":false},"passive":{"maxFails":3,"failTimeout":"5s"},"keepalive":{"connections":32,"timeout":"4s"},"guard":{"enabled":true,"share":30,"window":"10m0s"}}`},
-		{"upstream with values", d.Upstreams["web"].WithDefaults("web"), `{"service":"www","balance":{"method":"hash","key":"uri","consistent":true},"passive":{"maxFails":0,"failTimeout":"5s"},"keepalive":{"connections":32,"timeout":"1s"},"guard":{"enabled":true,"share":30,"window":"10m0s"}}`},
-		{"endpoints", d.Upstreams["old"].WithDefaults("old"), `{"endpoints":"services/old","balance":{"method":"least_conn","consistent":false},"passive":{"maxFails":3,"failTimeout":"5s"},"keepalive":{"connections":32,"timeout":"4s"},"guard":{"enabled":true,"share":30,"window":"10m0s"}}`},
+		{"upstream", d.Upstreams["io"].WithDefaults("io"), `{"service":"io","balance":{"method":"ip_hash","consistent":false},"passive":{"maxFails":3,"failTimeout":"5s"},"keepalive":{"connections":32,"timeout":"4s"},"guard":{"enabled":true,"share":30,"window":"10m0s"},"check":{"type":"tcp","interval":"5s","timeout":"2s","fall":3,"rise":2}}`},
+		{"upstream with values", d.Upstreams["web"].WithDefaults("web"), `{"service":"www","balance":{"method":"hash","key":"uri","consistent":true},"passive":{"maxFails":0,"failTimeout":"5s"},"keepalive":{"connections":32,"timeout":"1s"},"guard":{"enabled":true,"share":30,"window":"10m0s"},"check":{"type":"engineio","interval":"30s","timeout":"2s","fall":3,"rise":2,"path":"/socket.io/"}}`},
+		{"endpoints", d.Upstreams["old"].WithDefaults("old"), `{"endpoints":"services/old","balance":{"method":"least_conn","consistent":false},"passive":{"maxFails":3,"failTimeout":"5s"},"keepalive":{"connections":32,"timeout":"4s"},"guard":{"enabled":true,"share":30,"window":"10m0s"},"check":{"type":"http","interval":"2s","timeout":"2s","fall":1,"rise":2,"path":"/h","codes":["200-399"],"tls":{"verify":true,"serverName":"n"}}}`},
 		{"route", spec.Route{Upstream: "io"}.WithDefaults(), `{"path":"/socket.io/","match":"prefix","kind":"socketio","upstream":"io","connectTimeout":"2s","readTimeout":"1m15s","sendTimeout":"1m15s","retries":{"tries":2,"timeout":"4s"},"maxBodySize":"1m","bufferSize":"4k","buffering":false}`},
 		{"websocket", spec.Route{Upstream: "io", Kind: spec.WebSocket}.WithDefaults(), `{"path":"/","match":"prefix","kind":"websocket","upstream":"io","connectTimeout":"2s","readTimeout":"1h0m0s","sendTimeout":"1h0m0s","retries":{"tries":2,"timeout":"4s"},"maxBodySize":"1m","bufferSize":"4k","buffering":false}`},
 		{"http", spec.Route{Upstream: "io", Kind: spec.HTTP}.WithDefaults(), `{"path":"/","match":"prefix","kind":"http","upstream":"io","connectTimeout":"2s","readTimeout":"1m0s","sendTimeout":"1m0s","retries":{"tries":2,"timeout":"4s"},"maxBodySize":"1m","bufferSize":"4k","buffering":true}`},

@@ -22,6 +22,7 @@ type Upstream struct {
 	Passive   *Passive          `json:"passive,omitempty"`
 	Keepalive *Keepalive        `json:"keepalive,omitempty"`
 	Guard     *Guard            `json:"guard,omitempty"`
+	Check     *Check            `json:"check,omitempty"`
 }
 
 // Method is a balancing method, by nginx's name.

@@ -95,6 +95,9 @@ func (u Upstream) Validate() []FieldError {
 		c.in("share").number(u.Guard.Share, 0, 100)
 		c.in("window").duration(u.Guard.Window, 10*time.Second, 24*time.Hour, time.Second)
 	}
+	if u.Check != nil {
+		u.Check.check(c.in("check"))
+	}
 	return *c.errs
 }
 

@@ -26,9 +26,10 @@ var table = map[string][]string{
 	"registry/consul":       {"registry", "registry/keyspace"},
 	"registry/registrytest": {"registry"},
 	"controlplane/spec":     {},
+	"controlplane/health":   {"registry", "controlplane/spec"},
 	"templates":             {},
 	"controlplane/nginx":    {"templates"},
-	"controlplane":          {"registry", "controlplane/spec", "templates"},
+	"controlplane":          {"registry", "controlplane/spec", "controlplane/health", "templates"},
 	"api":                   {"", "registry", "controlplane", "controlplane/spec"},
 }
 

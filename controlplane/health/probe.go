@@ -1,0 +1,77 @@
+package health
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"net"
+	"os"
+	"strings"
+	"syscall"
+	"time"
+
+	"sluice/controlplane/spec"
+)
+
+// newProber returns what checks t.
+func newProber(t Target) prober {
+	network, address := "tcp", t.Node.HostPort()
+	if path, ok := strings.CutPrefix(address, "unix:"); ok {
+		network, address = "unix", path
+	}
+	switch t.Check.Type {
+	case spec.CheckHTTP, spec.CheckEngineIO:
+		fallthrough
+	default:
+		return tcp{network, address}
+	}
+}
+
+// tcp opens a connection and closes it.
+type tcp struct{ network, address string }
+
+func (p tcp) probe(ctx context.Context, deadline time.Time) outcome {
+	dialer := net.Dialer{Deadline: deadline}
+	conn, err := dialer.DialContext(ctx, p.network, p.address)
+	if err != nil {
+		return failedTo("connect", err)
+	}
+	conn.Close()
+	return outcome{}
+}
+
+// own are the errors for which this machine is at fault: without descriptors, ports or memory, or without the right to
+// connect, nothing is known of the node.
+var own = []error{
+	syscall.EMFILE, syscall.ENFILE, syscall.ENOBUFS, syscall.ENOMEM, syscall.EADDRNOTAVAIL, syscall.EACCES, syscall.EPERM,
+}
+
+// failedTo is the outcome of a check in which doing something gave err.
+func failedTo(doing string, err error) outcome {
+	o := failure("%s: %s", doing, plain(err))
+	for _, e := range own {
+		o.untold = o.untold || errors.Is(err, e)
+	}
+	o.timedOut = errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || isTimeout(err)
+	o.refused = errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
+	return o
+}
+
+func isTimeout(err error) bool {
+	e, ok := errors.AsType[net.Error](err)
+	return ok && e.Timeout()
+}
+
+// plain leaves the addresses out, which are those of the node.
+func plain(err error) string {
+	if isTimeout(err) {
+		return "no answer in time"
+	}
+	if e, ok := errors.AsType[syscall.Errno](err); ok {
+		return e.Error()
+	}
+	if e, ok := errors.AsType[*net.OpError](err); ok {
+		return e.Err.Error()
+	}
+	return err.Error()
+}
