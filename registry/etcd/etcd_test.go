@@ -45,6 +45,7 @@ func newFleet() string { return fmt.Sprintf("fleet-%d", fleets.Add(1)) }
 // impatient makes faults show within a test.
 var impatient = timing{
 	call:      2 * time.Second,
+	patience:  time.Second,
 	list:      5 * time.Second,
 	progress:  100 * time.Millisecond,
 	silence:   500 * time.Millisecond,

@@ -153,6 +153,7 @@ func (f *feed) follow(ctx context.Context, r *Registry, news chan<- batch) (list
 			}
 		case <-alive.C:
 			if time.Since(heard) > r.timing.silence {
+				r.leave(client)
 				return true, errSilent
 			}
 			requestProgress(ctx, client, r.timing.progress/4)

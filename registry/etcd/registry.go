@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,6 +28,7 @@ var _ registry.Registry = (*Registry)(nil)
 // timing is how patient a Registry is; tests are less so.
 type timing struct {
 	call      time.Duration // for one request
+	patience  time.Duration // for one request to a member, where there are others to ask
 	list      time.Duration // for a whole list
 	progress  time.Duration // a watch is asked for a sign of life this often
 	silence   time.Duration // and is given up after this
@@ -38,6 +40,7 @@ type timing struct {
 
 var defaultTiming = timing{
 	call:      5 * time.Second,
+	patience:  2500 * time.Millisecond,
 	list:      30 * time.Second,
 	progress:  5 * time.Second,
 	silence:   15 * time.Second,
@@ -59,8 +62,10 @@ type Registry struct {
 	alarmed  chan struct{} // capacity 1: a write met the NOSPACE alarm
 
 	mu     sync.Mutex
-	client *clientv3.Client // nil until etcd took our password
+	at     int              // the endpoint in use
+	client *clientv3.Client // nil until it is needed, and etcd took our password
 	drop   context.CancelFunc
+	left   int // endpoints that were left since one last answered
 }
 
 // New returns a Registry. It does not wait for etcd (only with a password, and then 5 s at most): when etcd is away,
@@ -115,7 +120,7 @@ func (r *Registry) connect(ctx context.Context) (*clientv3.Client, error) {
 	lifetime, cancel := context.WithCancel(r.lifetime)
 	stop := context.AfterFunc(ctx, cancel)
 	client, err := clientv3.New(clientv3.Config{
-		Endpoints:            r.cfg.Endpoints,
+		Endpoints:            []string{r.endpoint()},
 		TLS:                  tlsConfig,
 		Username:             r.cfg.Username,
 		Password:             r.cfg.Password,
@@ -123,12 +128,16 @@ func (r *Registry) connect(ctx context.Context) (*clientv3.Client, error) {
 		DialKeepAliveTime:    10 * time.Second,
 		DialKeepAliveTimeout: 5 * time.Second,
 		Context:              lifetime,
+		MaxUnaryRetries:      r.retries(),
 		Logger:               zapTo(r.log, quiet, nil),
 		DialOptions:          r.dialOptions(),
 	})
 	switch {
 	case err != nil:
 		cancel()
+		if away(err) {
+			r.next()
+		}
 		return nil, err
 	case !stop():
 		_ = client.Close()
@@ -136,6 +145,14 @@ func (r *Registry) connect(ctx context.Context) (*clientv3.Client, error) {
 	}
 	r.client, r.drop = client, cancel
 	return client, nil
+}
+
+// retries is how often the client itself tries again what gets no answer: where there is another member, that is asked.
+func (r *Registry) retries() uint {
+	if r.several() {
+		return 1
+	}
+	return 0 // the client's default
 }
 
 func (r *Registry) dialOptions() []grpc.DialOption {
@@ -183,37 +200,14 @@ func (r *Registry) Health() registry.Health {
 	return h
 }
 
-// call runs one request, or a few that belong together, with a limit of time, and notes in Health how it went.
-func (r *Registry) call(ctx context.Context, limit time.Duration, f func(context.Context, *clientv3.Client) error) error {
-	client, err := r.connect(ctx)
-	if err != nil {
-		r.note(err)
-		return err
-	}
-	limited, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	err = f(limited, client)
-	if err != nil && ctx.Err() != nil {
-		return ctx.Err() // the caller's limit says nothing of etcd
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("%w from %s within %s", errNoAnswer, strings.Join(r.cfg.Endpoints, ", "), limit)
-	}
-	r.note(err)
-	if errors.Is(err, rpctypes.ErrNoSpace) {
-		select {
-		case r.alarmed <- struct{}{}:
-		default:
-		}
-		return fmt.Errorf("%w: %s", err, noSpaceMend)
-	}
-	return err
-}
-
-// txn runs one transaction.
+// txn runs one transaction. One that writes is not tried twice: the first time may have been enough.
 func (r *Registry) txn(ctx context.Context, cmps []clientv3.Cmp, then, otherwise []clientv3.Op) (*clientv3.TxnResponse, error) {
 	var resp *clientv3.TxnResponse
-	err := r.call(ctx, r.timing.call, func(ctx context.Context, c *clientv3.Client) (err error) {
+	call := r.call
+	if slices.ContainsFunc(slices.Concat(then, otherwise), func(op clientv3.Op) bool { return !op.IsGet() }) {
+		call = r.once
+	}
+	err := call(ctx, r.timing.call, func(ctx context.Context, c *clientv3.Client) (err error) {
 		resp, err = c.Txn(ctx).If(cmps...).Then(then...).Else(otherwise...).Commit()
 		return err
 	})
@@ -247,16 +241,31 @@ func refused(err error) bool {
 	return false
 }
 
-// note keeps in Health what the outcome of a request says about the connection.
+// note keeps in Health what the outcome of a request says about the connection. etcd is away when none of its members answers.
 func (r *Registry) note(err error) {
 	switch {
+	case r.lifetime.Err() != nil:
 	case err == nil:
+		r.answered()
 		if r.health.Up() {
 			r.log.Info("etcd answers", "endpoints", r.cfg.Endpoints)
 		}
-	case away(err) || refused(err):
+	case refused(err) || away(err) && r.allLeft():
 		if r.health.Down(err.Error()) {
 			r.log.Warn("etcd does not answer: what is known stands, and it is tried again", "endpoints", r.cfg.Endpoints, "error", err)
 		}
 	}
+}
+
+// noted is note, and returns what the caller should know.
+func (r *Registry) noted(err error) error {
+	r.note(err)
+	if errors.Is(err, rpctypes.ErrNoSpace) {
+		select {
+		case r.alarmed <- struct{}{}:
+		default:
+		}
+		return fmt.Errorf("%w: %s", err, noSpaceMend)
+	}
+	return err
 }

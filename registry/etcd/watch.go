@@ -4,11 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"strings"
 	"sync"
-	"time"
-
-	"google.golang.org/grpc/connectivity"
 
 	"sluice/registry"
 	"sluice/registry/keyspace"
@@ -31,6 +27,9 @@ func (r *Registry) Watch(ctx context.Context, uses func(registry.Object) []strin
 	}
 	w.follow(inner, "", mainFeed(w.state, r.keys.State))
 	w.wg.Go(func() { r.watchConnection(inner) })
+	if r.several() {
+		w.wg.Go(func() { r.probe(inner) })
+	}
 	w.wg.Go(func() { r.watchAlarms(inner, w.alarms) })
 	w.run(inner, out)
 	w.wg.Wait()
@@ -147,30 +146,4 @@ func (w *watcher) follow(ctx context.Context, target string, f *feed) {
 	f.target = target
 	w.feeds[target] = f
 	w.wg.Go(func() { f.run(ctx, w.r, w.news) })
-}
-
-// watchConnection keeps Health up to date between requests.
-func (r *Registry) watchConnection(ctx context.Context) {
-	client, err := r.connect(ctx)
-	for err != nil {
-		select {
-		case <-ctx.Done():
-			return
-		case <-time.After(r.timing.retryMax):
-		}
-		client, err = r.connect(ctx)
-	}
-	conn := client.ActiveConnection()
-	for {
-		state := conn.GetState()
-		switch state {
-		case connectivity.TransientFailure:
-			r.note(fmt.Errorf("%w: no connection to %s", errNoAnswer, strings.Join(r.cfg.Endpoints, ", ")))
-		case connectivity.Ready:
-			r.note(nil)
-		}
-		if !conn.WaitForStateChange(ctx, state) {
-			return
-		}
-	}
 }
