@@ -187,6 +187,7 @@ func newFleet() string { return fmt.Sprintf("fleet-%d", fleets.Add(1)) }
 // impatient makes faults show within a test.
 var impatient = timing{
 	call:       5 * time.Second,
+	patience:   time.Second,
 	list:       5 * time.Second,
 	pulse:      time.Second,
 	wait:       10 * time.Second,

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -89,6 +90,9 @@ func TestOutageExpiresNobody(t *testing.T) {
 func TestMissing(t *testing.T) {
 	t.Parallel()
 	here := registry.Node{Service: "io", ID: "n", Address: "127.0.0.1", Port: 1, Incarnation: "i"}
+	was := instance{node: here, ours: true, ttl: time.Minute, where: "agent"}
+	adrift := was
+	adrift.condition, adrift.adrift = critical, true
 	for _, tc := range []struct {
 		name              string
 		after             news
@@ -98,16 +102,25 @@ func TestMissing(t *testing.T) {
 		{"consul was away", news{}, 0, 0},
 		{"it may not be read", news{whole: true, filtered: true}, 1, 0},
 		{"it was critical", news{whole: true, instances: []instance{{node: here, condition: critical}}}, 0, 0},
+		{"its agent left", news{whole: true, left: map[string]bool{"agent": true}}, 1, 0},
+		{"its agent died", news{whole: true, instances: []instance{adrift}}, 1, 0},
 		{"it rests", news{whole: true, instances: []instance{{node: here, condition: resting}}}, 0, 1},
 	} {
 		s := newState(keyspace.New("sluice/f/"))
-		s.takeService("io", news{instances: []instance{{node: here}}})
+		s.takeService("io", news{instances: []instance{was}})
 		s.flush()
 		s.takeService("io", tc.after)
 		s.flush()
 		snapshot := s.Snapshot()
 		if len(snapshot.Nodes) != tc.nodes || len(snapshot.Tombstones) != tc.tombstones {
 			t.Errorf("%s: %+v", tc.name, snapshot)
+		}
+		// Its time to beat with another agent ends.
+		s.takeService("io", tc.after)
+		s.endGrace(time.Now().Add(2 * time.Minute))
+		s.flush()
+		if n := len(s.Snapshot().Nodes); n == 1 != tc.after.filtered {
+			t.Errorf("%s: %d nodes after its ttl", tc.name, n)
 		}
 		// What is known here only is forgotten after a while, but for what still rests.
 		s.oldTombstones(time.Now().Add(time.Second))
@@ -296,13 +309,78 @@ func (a *agent) connections(t *testing.T) (n int) {
 	return n
 }
 
+// TestAgentLeaves: an agent that leaves the cluster takes its services out of the catalog, which nobody meant.
+func TestAgentLeaves(t *testing.T) {
+	t.Parallel()
+	one := newAgent(t, false, map[string]any{"node_name": "one"})
+	two := one.joined(t, "two")
+	r := open(t, one, Config{}, impatient)
+	commit(t, r, "io")
+	two.define(t, ttlService("io", "foreign", 6001))
+	n := registry.Node{Service: "io", ID: "ours", Address: "127.0.0.1", Port: 80, Incarnation: "i"}
+	if err := open(t, two, Config{}, impatient).Put(t.Context(), n, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	w := watch(t, r)
+	w.until("both", hasIDs("foreign ours"))
+	two.kill()
+	// What the servers do with the node of an agent that left.
+	if _, err := one.client().Catalog().Deregister(&api.CatalogDeregistration{Node: "two"}, nil); err != nil {
+		t.Fatal(err)
+	}
+	w.until("that which cannot beat elsewhere has expired", both(hasIDs("ours"), hasTombstones("")))
+	if err := r.Put(t.Context(), n, time.Minute); err != nil {
+		t.Fatal(err)
+	}
+	w.silent(500*time.Millisecond, "it beats with another agent")
+}
+
+// joined starts another agent, a client, in the cluster of a.
+func (a *agent) joined(t *testing.T, name string) *agent {
+	t.Helper()
+	return newAgent(t, false, map[string]any{
+		"node_name": name, "server": false, "bootstrap_expect": 0, "retry_join": []string{fmt.Sprintf("127.0.0.1:%d", a.serf)}, "retry_interval": "100ms",
+	})
+}
+
+// TestLeavesAnAgentThatDoesNotAnswer: the other one takes over, with queries that wait as well.
+func TestLeavesAnAgentThatDoesNotAnswer(t *testing.T) {
+	t.Parallel()
+	one := newAgent(t, false, map[string]any{"node_name": "one"})
+	two := one.joined(t, "two")
+	direct := open(t, one, Config{}, impatient)
+	patient := impatient
+	patient.wait, patient.pulse = 10*time.Minute, 10*time.Minute
+	r := open(t, two, Config{Addresses: []string{two.url, one.url}}, patient)
+	commit(t, direct, "io")
+	w := watch(t, r)
+	w.until("the first", hasSeq(1))
+	two.signal(t, syscall.SIGSTOP)
+	t.Cleanup(func() { two.signal(t, syscall.SIGCONT) })
+	began := time.Now()
+	n := putNode(t, r, "io", "a")
+	t.Logf("a node was put after %s", time.Since(began).Round(time.Millisecond))
+	w.until("the node", hasIDs("a"))
+	seq := commit(t, direct, "later")
+	w.until("a change", hasSeq(seq))
+	eventually(t, "Health is up", func() bool { return r.Health().Connected })
+	if err := r.Remove(t.Context(), n.Ref()); err != nil {
+		t.Error(err)
+	}
+}
+
+func (a *agent) signal(t *testing.T, sig syscall.Signal) {
+	t.Helper()
+	if err := a.cmd.Process.Signal(sig); err != nil {
+		t.Error(err)
+	}
+}
+
 // TestOtherAgent: beats may go to any agent of the cluster.
 func TestOtherAgent(t *testing.T) {
 	t.Parallel()
 	one := newAgent(t, false, map[string]any{"node_name": "one"})
-	two := newAgent(t, false, map[string]any{
-		"node_name": "two", "server": false, "bootstrap_expect": 0, "retry_join": []string{fmt.Sprintf("127.0.0.1:%d", one.serf)}, "retry_interval": "100ms",
-	})
+	two := one.joined(t, "two")
 	here, there := open(t, one, Config{}, impatient), open(t, two, Config{}, impatient)
 	commit(t, here, "io")
 	n := registry.Node{Service: "io", ID: "n", Address: "127.0.0.1", Port: 80, Incarnation: "i"}

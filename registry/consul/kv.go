@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"net/http"
+	"slices"
 	"strings"
 	"time"
 
@@ -17,14 +18,19 @@ import (
 // maxTxnOps is Consul's limit on the operations of one transaction.
 const maxTxnOps = 128
 
-// txn runs one transaction. ok is false when one of its comparisons did not hold.
+// txn runs one transaction. ok is false when one of its comparisons did not hold. One that writes is not tried twice: the
+// first time may have been enough.
 func (r *Registry) txn(ctx context.Context, limit time.Duration, ops ...*api.KVTxnOp) (pairs []*api.KVPair, ok bool, err error) {
 	list := make(api.TxnOps, len(ops))
 	for i, op := range ops {
 		list[i] = &api.TxnOp{KV: op}
 	}
 	var resp *api.TxnResponse
-	err = r.call(ctx, limit, func(ctx context.Context, c *api.Client) (err error) {
+	call := r.call
+	if slices.ContainsFunc(ops, func(op *api.KVTxnOp) bool { return op.Verb != api.KVGetOrEmpty && op.Verb != api.KVGetTree }) {
+		call = r.once
+	}
+	err = call(ctx, limit, func(ctx context.Context, c *api.Client) (err error) {
 		ok, resp, _, err = c.Txn().Txn(list, linearizable(ctx))
 		return err
 	})

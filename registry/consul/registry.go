@@ -4,11 +4,11 @@ package consul
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net/http"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -23,6 +23,7 @@ var _ registry.Registry = (*Registry)(nil)
 // timing is how patient a Registry is; tests are less so.
 type timing struct {
 	call       time.Duration // for one request
+	patience   time.Duration // for one request to an agent, where there are others to ask
 	list       time.Duration // for a whole list
 	pulse      time.Duration // the query of our own keys waits this long: what does not answer then is away
 	wait       time.Duration // a query of a service waits this long
@@ -37,6 +38,7 @@ type timing struct {
 
 var defaultTiming = timing{
 	call:       5 * time.Second,
+	patience:   2500 * time.Millisecond,
 	list:       30 * time.Second,
 	pulse:      10 * time.Second,
 	wait:       60 * time.Second,
@@ -58,11 +60,15 @@ type Registry struct {
 	link      registry.Link
 	transport *http.Transport
 	clients   []*api.Client // one per address
-	current   atomic.Uint32 // which of them is asked
 	turns     turns
 	used      atomic.Pointer[[]string] // the services that a Watch of this handle follows
 	lifetime  context.Context          // ended by Close
 	end       context.CancelFunc
+
+	mu     sync.Mutex
+	use    *use // the agent that is asked
+	at     int  // its place among the clients, counted on
+	missed int  // agents that were left since one last answered
 }
 
 // New returns a Registry. It does not wait for Consul: when that is away, Health says so, calls fail, and Watch keeps
@@ -96,6 +102,7 @@ func newRegistry(ctx context.Context, cfg Config, t timing, blocking int) (*Regi
 	r.link.Start("no answer from " + strings.Join(cfg.Addresses, ", ") + " yet")
 	r.turns.init(blocking - 1) // one is for our own keys
 	r.lifetime, r.end = context.WithCancel(context.WithoutCancel(ctx))
+	r.use = r.newUse(0)
 	return r, nil
 }
 
@@ -112,42 +119,17 @@ func (r *Registry) MinTTL() time.Duration { return 2 * time.Second }
 // Health tells whether Consul answers.
 func (r *Registry) Health() registry.Health { return r.link.Health() }
 
-// call runs one request, or a few that belong together, with a limit of time, and notes in Health how it went.
-func (r *Registry) call(ctx context.Context, limit time.Duration, f func(context.Context, *api.Client) error) error {
-	if r.lifetime.Err() != nil {
-		return errors.New("the registry is closed")
-	}
-	limited, cancel := context.WithTimeout(ctx, limit)
-	defer cancel()
-	defer context.AfterFunc(r.lifetime, cancel)()
-	which := r.current.Load()
-	err := f(limited, r.clients[int(which)%len(r.clients)])
-	if err != nil && ctx.Err() != nil {
-		return ctx.Err() // the caller's limit says nothing of Consul
-	}
-	if errors.Is(err, context.DeadlineExceeded) {
-		err = fmt.Errorf("no answer from %s within %s", r.address(which), limit)
-	}
-	if away(err) {
-		r.current.CompareAndSwap(which, which+1) // the next address, for the next request
-	}
-	r.note(err)
-	return err
-}
-
-func (r *Registry) address(which uint32) string {
-	return r.cfg.Addresses[int(which)%len(r.cfg.Addresses)]
-}
-
-// note keeps in Health what the outcome of a request says about the connection.
+// note keeps in Health what the outcome of a request says about the connection. Consul is away when none of the
+// agents answers.
 func (r *Registry) note(err error) {
 	switch {
 	case r.lifetime.Err() != nil:
 	case err == nil:
+		r.answered()
 		if r.link.Up() {
 			r.log.Info("consul answers", "addresses", r.cfg.Addresses)
 		}
-	case away(err):
+	case away(err) && r.allLeft():
 		if r.link.Down(err.Error()) {
 			r.log.Warn("consul does not answer: what is known stands, and it is tried again", "addresses", r.cfg.Addresses, "error", err)
 		}

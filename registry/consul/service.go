@@ -133,6 +133,7 @@ type instance struct {
 	node      registry.Node
 	ours      bool // registered with sluice
 	condition condition
+	adrift    bool          // critical for its agent alone: the node beats, or did until a moment ago
 	ttl       time.Duration // of a node that was registered with sluice
 	where     string        // the Consul node whose agent keeps it
 	serviceID string
@@ -175,6 +176,9 @@ func newInstance(e *api.ServiceEntry) instance {
 func (r *Registry) own(service string, e *api.ServiceEntry) instance {
 	i := newInstance(e)
 	i.ours = true
+	i.adrift = i.condition == critical && slices.ContainsFunc(e.Checks, func(c *api.HealthCheck) bool {
+		return c.CheckID == checkID(e.Service.ID) && c.Status == api.HealthPassing
+	})
 	i.ttl = keyspace.TTL([]byte(joined(e.Service.Meta)))
 	value := []byte(joined(e.Service.Meta))
 	id := strings.TrimPrefix(e.Service.ID, r.servicePrefix(service))

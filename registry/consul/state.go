@@ -30,7 +30,14 @@ type nodes struct {
 	resting map[string]bool
 	shown   map[string]registry.Node // those of alive that no tombstone hides
 	bad     map[string]bool          // which have a Problem
-	grace   map[string]time.Time     // until when those are alive that could not beat while Consul was away
+	grace   map[string]time.Time     // until when those of sluice's are alive that could not beat: Consul or their agent was away
+	where   map[string]lodging       // of alive
+}
+
+// lodging is where a node of alive is.
+type lodging struct {
+	where string        // the Consul node whose agent keeps it
+	ttl   time.Duration // of one that was registered with sluice, else zero
 }
 
 func newState(k keyspace.Keys) *state {
@@ -72,7 +79,7 @@ func (s *state) takeService(service string, n news) {
 	}
 	is := &nodes{
 		alive: make(map[string]registry.Node), resting: make(map[string]bool), shown: was.shown, bad: make(map[string]bool),
-		grace: make(map[string]time.Time),
+		grace: make(map[string]time.Time), where: make(map[string]lodging),
 	}
 	present := make(map[string]bool, len(n.instances))
 	for _, i := range n.instances {
@@ -85,7 +92,7 @@ func (s *state) takeService(service string, n news) {
 				Object: "node/" + service + "/" + id, Message: "service " + i.serviceID + " on " + i.where + ": " + i.err.Error(),
 			})
 		case i.condition == alive:
-			is.alive[id] = i.node
+			is.alive[id], is.where[id] = i.node, lodging{i.where, i.ttl}
 			s.unsee(service, id)
 		case i.condition == resting:
 			is.resting[id] = true
@@ -93,8 +100,11 @@ func (s *state) takeService(service string, n news) {
 		default:
 			// An outage of Consul expires nobody: who was alive before it has its whole ttl to beat again.
 			until := n.gap.Add(i.ttl)
+			if i.adrift {
+				until = was.graceOf(id, i.ttl)
+			}
 			if known, ok := was.alive[id]; ok && i.ours && known.Incarnation == i.node.Incarnation && time.Now().Before(until) {
-				is.alive[id], is.grace[id] = known, until
+				is.alive[id], is.where[id], is.grace[id] = known, lodging{i.where, i.ttl}, until
 			}
 		}
 	}
@@ -107,14 +117,30 @@ func (s *state) takeService(service string, n news) {
 		if present[id] {
 			continue
 		}
-		if n.filtered {
-			is.alive[id] = node
-		} else if n.whole {
+		at := was.where[id]
+		until := was.graceOf(id, at.ttl)
+		switch {
+		case n.filtered:
+			is.alive[id], is.where[id] = node, at
+		case n.left[at.where]:
+			// Nobody took it away. It has its ttl to beat with another agent.
+			if time.Now().Before(until) {
+				is.alive[id], is.where[id], is.grace[id] = node, at, until
+			}
+		case n.whole:
 			s.see(node)
 		}
 	}
 	s.services[service] = is
 	s.show(service)
+}
+
+// graceOf returns until when a node that cannot beat with its agent any more has time to beat with another.
+func (n *nodes) graceOf(id string, ttl time.Duration) time.Time {
+	if until, ok := n.grace[id]; ok {
+		return until
+	}
+	return time.Now().Add(ttl)
 }
 
 // endGrace takes out who did not beat again.
@@ -139,7 +165,7 @@ func (s *state) dropService(service string) {
 	for id := range is.bad {
 		s.SetProblem("node "+sortKey(service, id), nil)
 	}
-	is.alive, is.resting = nil, nil
+	is.alive, is.resting, is.grace = nil, nil, nil
 	s.show(service)
 	delete(s.services, service)
 	for key, t := range s.seen {

@@ -32,6 +32,9 @@ func (r *Registry) Watch(ctx context.Context, uses func(registry.Object) []strin
 		usedBy:   make(map[registry.Ref][]string),
 	}
 	w.wg.Go(func() { w.followKeys(inner) })
+	if r.several() {
+		w.wg.Go(func() { r.probe(inner) })
+	}
 	w.run(inner, out)
 	w.wg.Wait()
 	if err := ctx.Err(); err != nil {
@@ -66,10 +69,11 @@ type follower struct {
 type news struct {
 	of        *follower
 	instances []instance
-	whole     bool      // what is missing was taken away: nothing was missed since the last answer
-	gap       time.Time // when Consul answered again, after it had not; zero when it always did
-	filtered  bool      // what is missing may be there
-	err       error     // instead of an answer
+	whole     bool            // what is missing was taken away: nothing was missed since the last answer
+	gap       time.Time       // when Consul answered again, after it had not; zero when it always did
+	filtered  bool            // what is missing may be there
+	left      map[string]bool // the Consul nodes that are gone with all that they had: their agents left the cluster
+	err       error           // instead of an answer
 }
 
 func (w *watcher) run(ctx context.Context, out chan<- registry.Snapshot) {
@@ -244,6 +248,9 @@ func (w *watcher) followService(ctx context.Context, f *follower) {
 			if err == nil && meta.QueryBackend == api.QueryBackendStreaming && got.lacks(last) {
 				got, meta, err = w.askService(c, f, linearizable(opts.Context()))
 			}
+			if err == nil && got.lacks(last) {
+				got.left, err = leftOf(c, got, last, linearizable(opts.Context()))
+			}
 			now = got
 			return meta, err
 		},
@@ -280,6 +287,22 @@ func (w *watcher) askService(c *api.Client, f *follower, opts *api.QueryOptions)
 	return news{of: f, instances: w.r.instances(f.name, entries), filtered: meta.ResultsFilteredByACLs}, meta, nil
 }
 
+// leftOf returns those of the Consul nodes of what is missing in now that are not in the catalog any more.
+func leftOf(c *api.Client, now, last news, opts *api.QueryOptions) (map[string]bool, error) {
+	left := make(map[string]bool)
+	for _, i := range last.instances {
+		if left[i.where] || slices.ContainsFunc(now.instances, func(n instance) bool { return n.where == i.where }) {
+			continue
+		}
+		node, meta, err := c.Catalog().Node(i.where, opts)
+		if err != nil && !denied(err) {
+			return nil, err
+		}
+		left[i.where] = err == nil && node == nil && !meta.ResultsFilteredByACLs
+	}
+	return left, nil
+}
+
 // lacks reports whether something that other has is missing in n.
 func (n news) lacks(other news) bool {
 	return slices.ContainsFunc(other.instances, func(o instance) bool {
@@ -290,7 +313,7 @@ func (n news) lacks(other news) bool {
 // same reports whether n says the same of the nodes as other.
 func (n news) same(other news) bool {
 	return n.filtered == other.filtered && slices.EqualFunc(n.instances, other.instances, func(a, b instance) bool {
-		return a.condition == b.condition && sameNode(a.node, b.node) && (a.err == nil) == (b.err == nil) &&
+		return a.condition == b.condition && a.adrift == b.adrift && sameNode(a.node, b.node) && (a.err == nil) == (b.err == nil) &&
 			(a.err == nil || a.err.Error() == b.err.Error())
 	})
 }

@@ -1,0 +1,133 @@
+package consul
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"time"
+
+	"github.com/hashicorp/consul/api"
+)
+
+// Of several agents, one is used at a time: the first, until it does not answer; then the next. What still waits for the one
+// that is left, such as a query that would wait for minutes, ends.
+
+// use is an agent for as long as it is used.
+type use struct {
+	address string
+	client  *api.Client
+	left    context.Context
+	leave   context.CancelFunc
+}
+
+func (r *Registry) newUse(at int) *use {
+	u := &use{address: r.cfg.Addresses[at], client: r.clients[at]}
+	u.left, u.leave = context.WithCancel(r.lifetime)
+	return u
+}
+
+func (r *Registry) several() bool { return len(r.clients) > 1 }
+
+// using returns the agent in use.
+func (r *Registry) using() *use {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.use
+}
+
+// leave goes on to the next agent, unless that was done already.
+func (r *Registry) leave(u *use) {
+	if !r.several() {
+		return
+	}
+	r.mu.Lock()
+	if r.use != u {
+		r.mu.Unlock()
+		return
+	}
+	r.at++
+	r.missed++
+	r.use = r.newUse(r.at % len(r.clients))
+	next, level := r.use.address, slog.LevelInfo
+	if r.missed > len(r.clients) {
+		level = slog.LevelDebug // all are away, which is said elsewhere
+	}
+	r.mu.Unlock()
+	r.log.Log(context.Background(), level, "this agent of consul is left", "address", u.address, "next", next)
+	u.leave()
+}
+
+// answered notes that the agent in use answers.
+func (r *Registry) answered() {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.missed = 0
+}
+
+// allLeft reports whether no agent has answered since each was left.
+func (r *Registry) allLeft() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return !r.several() || r.missed >= len(r.clients)
+}
+
+// call runs one request, or a few that belong together, with a limit of time, and notes in Health how it went. What gets no
+// answer is tried with each of the other agents, so it must do no harm when it is done twice.
+func (r *Registry) call(ctx context.Context, limit time.Duration, f func(context.Context, *api.Client) error) error {
+	for tried := 1; ; tried++ {
+		err := r.once(ctx, limit, f)
+		if err == nil || tried >= len(r.clients) || ctx.Err() != nil || r.lifetime.Err() != nil || !away(err) {
+			return err
+		}
+	}
+}
+
+// once is call for what must not be done twice.
+func (r *Registry) once(ctx context.Context, limit time.Duration, f func(context.Context, *api.Client) error) error {
+	if r.lifetime.Err() != nil {
+		return errors.New("the registry is closed")
+	}
+	u := r.using()
+	if r.several() && limit == r.timing.call {
+		limit = r.timing.patience
+	}
+	began := time.Now()
+	limited, cancel := context.WithTimeout(ctx, limit)
+	defer cancel()
+	defer context.AfterFunc(u.left, cancel)()
+	err := f(limited, u.client)
+	switch {
+	case err == nil:
+	case ctx.Err() != nil:
+		// The caller's limit says nothing of Consul, but one that ends again and again before ours is an agent that hangs.
+		if errors.Is(ctx.Err(), context.DeadlineExceeded) && time.Since(began) >= r.timing.patience/2 {
+			r.leave(u)
+		}
+		return ctx.Err()
+	case u.left.Err() != nil:
+		err = fmt.Errorf("no answer from %s, which was left", u.address)
+	case errors.Is(err, context.DeadlineExceeded):
+		err = fmt.Errorf("no answer from %s within %s", u.address, limit)
+	}
+	if away(err) {
+		r.leave(u)
+	}
+	r.note(err)
+	return err
+}
+
+// probe asks the agent in use for what only the leader can answer, since one that hangs or is cut off from the servers must
+// not be found out by the beats of nodes alone.
+func (r *Registry) probe(ctx context.Context) {
+	tick := time.NewTicker(r.timing.patience)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			_, _ = r.getKey(ctx, r.keys.Head) // what it tells is in Health
+		}
+	}
+}
