@@ -14,7 +14,7 @@ import (
 const document1 = `{"upstreams":{"io":{}},"sites":{"a":{"hosts":["a"],"listeners":[{"port":8080}],"routes":[{"upstream":"io"}]}},"overrides":{"io/n1":{"state":"draining"}}}`
 
 func changes(a answer) []string {
-	var got api.ApplyResult
+	var got api.ChangeResult
 	a.want(200).json(&got)
 	out := []string{fmt.Sprintf("seq %d", got.Seq)}
 	for _, c := range got.Changes {

@@ -38,21 +38,10 @@ func (s *Server) PutApproval(ctx context.Context, r PutApprovalRequestObject) (P
 	if approval.At == nil {
 		approval.At = new(time.Now().UTC())
 	}
-	done, err := s.put(ctx, approvalRef(r.Name), spec.CheckName(r.Name), approval,
-		putting{r.Params.IfMatch, r.Params.IfNoneMatch, r.Params.XChangeReason})
-	if err != nil {
-		return nil, err
-	}
-	if done.action == Created {
-		return PutApproval201JSONResponse{Body: approval, Headers: PutApproval201ResponseHeaders{ETag: etag(done.seq)}}, nil
-	}
-	return PutApproval200JSONResponse{Body: approval, Headers: PutApproval200ResponseHeaders{ETag: etag(done.seq)}}, nil
+	return s.put(ctx, approvalRef(r.Name), spec.CheckName(r.Name), approval, writing(r.Params))
 }
 
 // DeleteApproval implements StrictServerInterface.
 func (s *Server) DeleteApproval(ctx context.Context, r DeleteApprovalRequestObject) (DeleteApprovalResponseObject, error) {
-	if err := s.remove(ctx, approvalRef(r.Name), r.Params.IfMatch, r.Params.XChangeReason); err != nil {
-		return nil, err
-	}
-	return DeleteApproval204Response{}, nil
+	return s.remove(ctx, approvalRef(r.Name), deleting(r.Params))
 }

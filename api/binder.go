@@ -19,8 +19,12 @@ type binder struct{}
 func (binder) Bind(v any, c echo.Context) error {
 	r := c.Request()
 	// Without this type a browser's page could send the body without asking first.
-	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != "application/json" {
-		return newProblem(http.StatusUnsupportedMediaType, "send the body as application/json")
+	want := "application/json"
+	if r.Method == http.MethodPatch {
+		want = "application/merge-patch+json"
+	}
+	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != want {
+		return newProblem(http.StatusUnsupportedMediaType, "send the body as "+want)
 	}
 	data, err := io.ReadAll(r.Body)
 	if err != nil {

@@ -35,27 +35,17 @@ func (s *Server) GetCertificate(ctx context.Context, r GetCertificateRequestObje
 
 // PutCertificate implements StrictServerInterface.
 func (s *Server) PutCertificate(ctx context.Context, r PutCertificateRequestObject) (PutCertificateResponseObject, error) {
-	done, err := s.put(ctx, certificateRef(r.Name), spec.CheckName(r.Name), *r.Body,
-		putting{r.Params.IfMatch, r.Params.IfNoneMatch, r.Params.XChangeReason})
-	if err != nil {
-		return nil, err
-	}
-	stored := *r.Body
-	if stored.Key != "" {
-		stored.Key, stored.KeySHA256 = "", spec.KeyHash(stored.Key)
-	}
-	if done.action == Created {
-		return PutCertificate201JSONResponse{Body: stored, Headers: PutCertificate201ResponseHeaders{ETag: etag(done.seq)}}, nil
-	}
-	return PutCertificate200JSONResponse{Body: stored, Headers: PutCertificate200ResponseHeaders{ETag: etag(done.seq)}}, nil
+	return s.put(ctx, certificateRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
+}
+
+// PatchCertificate implements StrictServerInterface.
+func (s *Server) PatchCertificate(ctx context.Context, r PatchCertificateRequestObject) (PatchCertificateResponseObject, error) {
+	return s.patch(ctx, certificateRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
 }
 
 // DeleteCertificate implements StrictServerInterface.
 func (s *Server) DeleteCertificate(ctx context.Context, r DeleteCertificateRequestObject) (DeleteCertificateResponseObject, error) {
-	if err := s.remove(ctx, certificateRef(r.Name), r.Params.IfMatch, r.Params.XChangeReason); err != nil {
-		return nil, err
-	}
-	return DeleteCertificate204Response{}, nil
+	return s.remove(ctx, certificateRef(r.Name), deleting(r.Params))
 }
 
 func namedCertificate(n named[spec.Certificate]) NamedCertificate {

@@ -15,9 +15,11 @@ import (
 // edit is a wish to write or delete one object.
 type edit struct {
 	registry.Ref
-	object any    // a spec type; nil deletes
-	at     string // JSON pointer of the object in the request's body
+	object object          // nil deletes, unless there is a patch
+	patch  json.RawMessage // a merge patch on what is stored
+	at     string          // JSON pointer of the object in the request's body
 	when   precondition
+	seq    *registry.Seq // when set, the plan holds for this version alone
 }
 
 // change is a set of edits that are made as one.
@@ -25,18 +27,22 @@ type change struct {
 	edits  []edit
 	reason string
 	dryRun bool
+	owner  string // of all objects that are written; empty when that is left to them
+	prune  bool   // delete what the owner has besides
 }
 
 // outcome is what became of a change.
 type outcome struct {
 	seq     registry.Seq
+	dryRun  bool
 	results []result // in the order of the edits
 }
 
 type result struct {
-	action ChangeAction
-	gone   bool         // deleted
-	seq    registry.Seq // of the object now
+	registry.Ref
+	action      ChangeAction
+	seq         registry.Seq // of the object now; zero when there is none
+	differences []Difference // of a dry run
 }
 
 var (
@@ -110,23 +116,28 @@ type plan struct {
 
 func (s *Server) plan(ctx context.Context, c change) (plan, error) {
 	p := plan{change: c, demanded: map[registry.Ref]bool{}}
+	pruned, err := s.pruned(ctx, c)
+	if err != nil {
+		return p, err
+	}
+	p.edits = slices.Concat(c.edits, pruned)
 	keys := newKeys()
-	for _, e := range c.edits {
+	for i := range p.edits {
+		e := &p.edits[i]
 		before, seq, err := s.find(ctx, e.Ref)
 		if err != nil {
 			return p, err
 		}
 		p.seq = seq
-		op := registry.Op{Ref: e.Ref}
-		object := e.object
-		if e.Kind == registry.KindCertificate {
-			object = keys.split(e.object, before)
-			op.IfSeq = &before.Seq // the plan for the keys holds for this one alone
+		if err := c.checkOwner(before); err != nil {
+			return p, err
 		}
-		if object != nil {
-			if op.Value, err = registry.MarshalJSON(object); err != nil {
-				return p, fmt.Errorf("encode %s: %w", e.Ref, err)
-			}
+		op := registry.Op{Ref: e.Ref, IfSeq: e.seq}
+		if op.Value, err = e.value(before, keys); err != nil {
+			return p, err
+		}
+		if e.onBefore() && op.IfSeq == nil {
+			op.IfSeq = &before.Seq
 		}
 		if e.when.set() {
 			if op.IfSeq, err = e.when.seq(e.Ref, before.Seq); err != nil {
@@ -140,6 +151,59 @@ func (s *Server) plan(ctx context.Context, c change) (plan, error) {
 		return p, err
 	}
 	return p, nil
+}
+
+// onBefore reports whether what is written was made from the version before, and holds for that one alone: the patch of
+// an object, and what becomes of a certificate's key.
+func (e edit) onBefore() bool { return e.patch != nil || e.Kind == registry.KindCertificate }
+
+// value returns what is to be stored in place of before; nil to delete it. It sets e.object to what that means.
+func (e *edit) value(before registry.Object, k keys) (json.RawMessage, error) {
+	stored := before.Value
+	if e.patch != nil {
+		var err error
+		if stored, err = e.patched(before); err != nil {
+			return nil, err
+		}
+	}
+	written := e.object
+	if e.Kind == registry.KindCertificate {
+		written = k.split(e.object, before)
+	}
+	if written == nil {
+		return nil, nil
+	}
+	value, err := registry.MarshalJSON(written)
+	if err != nil {
+		return nil, fmt.Errorf("encode %s: %w", e.Ref, err)
+	}
+	if before.Seq > 0 {
+		value = kinds[e.Kind].keep(stored, value)
+	}
+	return value, nil
+}
+
+// patched returns what the patch makes of before, and sets e.object to that.
+func (e *edit) patched(before registry.Object) (json.RawMessage, error) {
+	stored := before.Value
+	if before.Seq == 0 {
+		if e.Kind != registry.KindOverride {
+			return nil, problemf(http.StatusNotFound, "%s does not exist: create it with PUT", e.Ref)
+		}
+		stored = json.RawMessage("{}") // a node without an override has one without fields
+	}
+	patch := e.patch
+	if e.Kind == registry.KindCertificate {
+		patch = patchOfKey(patch)
+	}
+	merged, err := spec.MergePatch(stored, patch)
+	if err != nil {
+		return nil, problemf(http.StatusConflict, "%s cannot be decoded: write it anew with PUT, or delete it", e.Ref)
+	}
+	if e.object, err = kinds[e.Kind].decode(merged); err != nil {
+		return nil, problemf(http.StatusConflict, "%s cannot be decoded: write it anew with PUT, or delete it", e.Ref)
+	}
+	return merged, invalid(e.object.Validate())
 }
 
 // find returns an object, or the zero Object, and the Seq of the state. It lists, because a value that cannot be decoded is not an error there: it
@@ -164,23 +228,33 @@ func (p plan) wouldChange(i int) bool {
 }
 
 func (p plan) outcome(seq registry.Seq, changed func(i int) bool) outcome {
-	out := outcome{seq: seq}
+	out := outcome{seq: seq, dryRun: p.dryRun}
 	for i, before := range p.before {
-		r := result{action: Unchanged, seq: before.Seq}
+		r := result{Ref: p.edits[i].Ref, action: Unchanged, seq: before.Seq}
 		if changed(i) {
-			r.seq = seq
-			switch {
-			case p.values[i] == nil:
-				r.gone = true
-			case before.Seq == 0:
-				r.action = Created
-			default:
-				r.action = Updated
+			r.action, r.seq = p.action(i), seq
+			if r.action == Deleted {
+				r.seq = 0
+			}
+			if p.dryRun {
+				r.seq = before.Seq
+				r.differences = differences(before.Value, p.values[i])
 			}
 		}
 		out.results = append(out.results, r)
 	}
 	return out
+}
+
+func (p plan) action(i int) ChangeAction {
+	switch {
+	case p.values[i] == nil:
+		return Deleted
+	case p.before[i].Seq == 0:
+		return Created
+	default:
+		return Updated
+	}
 }
 
 // fields returns errors of an edited object with their fields as the request's body has them.

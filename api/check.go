@@ -84,7 +84,9 @@ func (s *Server) checkUnused(ctx context.Context, gone registry.Ref, after regis
 		}
 	}
 	if len(users) > 0 {
-		return problemf(http.StatusConflict, "%s is used by %s: change or delete that first", gone, strings.Join(users, ", "))
+		p := problemf(http.StatusConflict, "%s is used by %s: change or delete that first", gone, strings.Join(users, ", "))
+		p.Object = gone.String()
+		return p
 	}
 	return nil
 }
@@ -109,19 +111,25 @@ func (s *Server) checkSockets(ctx context.Context, edited map[string]edit, after
 		}
 	}
 	var clashes []spec.FieldError
+	var first registry.Ref
 	for _, o := range objects {
 		e, ok := edited[o.Name]
 		if !ok {
 			continue
 		}
 		if site, ok := e.object.(spec.Site); ok {
-			clashes = append(clashes, e.fields(sockets.Add(o.Name, site))...)
+			found := sockets.Add(o.Name, site)
+			if len(found) > 0 && len(clashes) == 0 {
+				first = e.Ref
+			}
+			clashes = append(clashes, e.fields(found)...)
 		}
 	}
 	if len(clashes) == 0 {
 		return nil
 	}
 	p := newProblem(http.StatusConflict, "sites contradict each other")
+	p.Object = first.String()
 	p.Errors = clashes
 	return p
 }

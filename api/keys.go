@@ -24,12 +24,25 @@ func newKeys() keys {
 	return keys{store: map[string]string{}, left: map[string]bool{}, kept: map[string]bool{}}
 }
 
+// patchOfKey returns the patch of a certificate, which takes the hash of the key before away when it brings another key.
+func patchOfKey(patch json.RawMessage) json.RawMessage {
+	var fields map[string]json.RawMessage
+	if err := json.Unmarshal(patch, &fields); err != nil || fields["key"] == nil || fields["keySHA256"] != nil {
+		return patch
+	}
+	fields["keySHA256"] = json.RawMessage("null")
+	if out, err := json.Marshal(fields); err == nil {
+		return out
+	}
+	return patch
+}
+
 // split takes the key out of a certificate, and notes what happens to it and to the one before.
-func (k keys) split(object any, before registry.Object) any {
+func (k keys) split(o object, before registry.Object) object {
 	if old, err := spec.Decode[spec.Certificate](before.Value); before.Seq > 0 && err == nil && old.KeySHA256 != "" {
 		k.left[old.KeySHA256] = true
 	}
-	cert, ok := object.(spec.Certificate)
+	cert, ok := o.(spec.Certificate)
 	if !ok {
 		return nil
 	}

@@ -2,6 +2,7 @@ package api
 
 import (
 	"context"
+	"errors"
 	"net/http"
 
 	"sluice/controlplane/spec"
@@ -72,42 +73,56 @@ func get[T any](ctx context.Context, s *Server, ref registry.Ref) (T, registry.S
 	return object, o.Seq, nil
 }
 
-// object is a type of the desired state.
-type object interface{ Validate() []spec.FieldError }
+// writing is what a write says besides the object. The parameters of every PUT and PATCH convert to it.
+type writing PutUpstreamParams
 
-// putting is what a PUT says besides the object.
-type putting struct {
-	ifMatch, ifNoneMatch, reason string
-}
+// deleting is what a DELETE says. The parameters of every DELETE convert to it.
+type deleting DeleteUpstreamParams
 
 // put writes one object. errs are what is wrong with its name.
-func (s *Server) put(ctx context.Context, ref registry.Ref, errs []spec.FieldError, o object, p putting) (result, error) {
+func (s *Server) put(ctx context.Context, ref registry.Ref, errs []spec.FieldError, o object, w writing) (written, error) {
 	if err := invalid(append(errs, o.Validate()...)); err != nil {
-		return result{}, err
+		return written{}, err
 	}
-	when, err := parsePrecondition(p.ifMatch, p.ifNoneMatch)
+	return s.write(ctx, edit{Ref: ref, object: o}, w)
+}
+
+// patch changes the fields of one object.
+func (s *Server) patch(ctx context.Context, ref registry.Ref, errs []spec.FieldError, patch MergePatch, w writing) (written, error) {
+	err := kinds[ref.Kind].patch(patch)
+	if field, ok := errors.AsType[spec.FieldError](err); ok {
+		errs = append(errs, field)
+	}
+	if err := invalid(errs); err != nil {
+		return written{}, err
+	}
+	return s.write(ctx, edit{Ref: ref, patch: patch}, w)
+}
+
+func (s *Server) write(ctx context.Context, e edit, w writing) (written, error) {
+	var err error
+	if e.when, err = parsePrecondition(w.IfMatch, w.IfNoneMatch); err != nil {
+		return written{}, err
+	}
+	out, err := s.change(ctx, change{edits: []edit{e}, reason: w.XChangeReason, dryRun: w.DryRun})
 	if err != nil {
-		return result{}, err
+		return written{}, err
 	}
-	out, err := s.change(ctx, change{edits: []edit{{Ref: ref, object: o, when: when}}, reason: p.reason})
-	if err != nil {
-		return result{}, err
-	}
-	return out.results[0], nil
+	return s.answerOne(out), nil
 }
 
 // remove deletes one object.
-func (s *Server) remove(ctx context.Context, ref registry.Ref, ifMatch, reason string) error {
-	when, err := parsePrecondition(ifMatch, "")
+func (s *Server) remove(ctx context.Context, ref registry.Ref, d deleting) (written, error) {
+	when, err := parsePrecondition(d.IfMatch, "")
 	if err != nil {
-		return err
+		return written{}, err
 	}
-	out, err := s.change(ctx, change{edits: []edit{{Ref: ref, when: when}}, reason: reason})
+	out, err := s.change(ctx, change{edits: []edit{{Ref: ref, when: when}}, reason: d.XChangeReason, dryRun: d.DryRun})
 	if err != nil {
-		return err
+		return written{}, err
 	}
-	if !out.results[0].gone {
-		return problemf(http.StatusNotFound, "%s does not exist", ref)
+	if out.results[0].action != Deleted {
+		return written{}, problemf(http.StatusNotFound, "%s does not exist", ref)
 	}
-	return nil
+	return s.answerOne(out), nil
 }

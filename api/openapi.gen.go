@@ -25,6 +25,7 @@ import (
 // Defines values for ChangeAction.
 const (
 	Created   ChangeAction = "created"
+	Deleted   ChangeAction = "deleted"
 	Unchanged ChangeAction = "unchanged"
 	Updated   ChangeAction = "updated"
 )
@@ -34,33 +35,11 @@ func (e ChangeAction) Valid() bool {
 	switch e {
 	case Created:
 		return true
+	case Deleted:
+		return true
 	case Unchanged:
 		return true
 	case Updated:
-		return true
-	default:
-		return false
-	}
-}
-
-// Defines values for ChangeKind.
-const (
-	ChangeKindCertificate ChangeKind = "certificate"
-	ChangeKindOverride    ChangeKind = "override"
-	ChangeKindSite        ChangeKind = "site"
-	ChangeKindUpstream    ChangeKind = "upstream"
-)
-
-// Valid indicates whether the value is a known member of the ChangeKind enum.
-func (e ChangeKind) Valid() bool {
-	switch e {
-	case ChangeKindCertificate:
-		return true
-	case ChangeKindOverride:
-		return true
-	case ChangeKindSite:
-		return true
-	case ChangeKindUpstream:
 		return true
 	default:
 		return false
@@ -80,18 +59,6 @@ func (e HealthStatus) Valid() bool {
 	default:
 		return false
 	}
-}
-
-// ApplyResult Example: {"changes":[{"action":"created","kind":"upstream","name":"chat"}],"dryRun":false,"seq":18}
-type ApplyResult struct {
-	// Changes One entry for each object of the document.
-	Changes []Change `json:"changes"`
-	DryRun  bool     `json:"dryRun"`
-
-	// Seq The number of a change of the desired state.
-	//
-	// Example: 17
-	Seq Seq `json:"seq"`
 }
 
 // Approval What ops say to the loss of an upstream's nodes that the guard holds, let them go.
@@ -131,18 +98,41 @@ type CertificateList struct {
 	Seq Seq `json:"seq"`
 }
 
-// Change Example: {"action":"created","kind":"upstream","name":"chat"}
+// Change Example: {"action":"created","kind":"upstream","name":"chat","seq":18}
 type Change struct {
 	Action ChangeAction `json:"action"`
-	Kind   ChangeKind   `json:"kind"`
-	Name   string       `json:"name"`
+
+	// Differences With dryRun, what would be another; sorted by path.
+	Differences []Difference `json:"differences,omitempty,omitzero"`
+
+	// Kind Example: upstream
+	Kind string `json:"kind"`
+
+	// Name Example: chat
+	Name string `json:"name"`
+
+	// Seq The number in the object's ETag; absent when it does not exist.
+	//
+	// Example: 18
+	Seq registry.Seq `json:"seq,omitempty,omitzero"`
 }
 
 // ChangeAction defines model for Change.Action.
 type ChangeAction string
 
-// ChangeKind defines model for Change.Kind.
-type ChangeKind string
+// ChangeResult What a write changed, or with dryRun would change.
+//
+// Example: {"changes":[{"action":"created","kind":"upstream","name":"chat","seq":18}],"dryRun":false,"seq":18}
+type ChangeResult struct {
+	// Changes One entry for each object that was written, unchanged ones too.
+	Changes []Change `json:"changes"`
+	DryRun  bool     `json:"dryRun"`
+
+	// Seq The number of a change of the desired state.
+	//
+	// Example: 17
+	Seq Seq `json:"seq"`
+}
 
 // CheckTLS How a check speaks TLS.
 //
@@ -158,6 +148,22 @@ type CheckType = spec.CheckType
 //
 // Example: {"trustedProxies":["10.0.0.0/8"]}
 type ClientAddress = spec.ClientAddress
+
+// Difference A value that differs. Private keys are never in one, only their hashes.
+//
+// Example: {"after":"least_conn","before":"ip_hash","path":"/balance/method"}
+type Difference struct {
+	// After Absent where there is none
+	After json.RawMessage `json:"after,omitempty,omitzero"`
+
+	// Before Absent where there was none
+	Before json.RawMessage `json:"before,omitempty,omitzero"`
+
+	// Path A JSON pointer into the object; empty for the whole of it
+	//
+	// Example: /balance/method
+	Path string `json:"path"`
+}
 
 // Document Objects of the desired state by name; overrides by "service/id".
 //
@@ -218,6 +224,11 @@ type LastApplied = controlplane.LastApplied
 //
 // Example: {"port":443,"tls":true}
 type Listener = spec.Listener
+
+// MergePatch The fields to change; null removes one.
+//
+// Example: {"balance":{"method":"least_conn"}}
+type MergePatch = json.RawMessage
 
 // Method A balancing method by nginx's name; default ip_hash. random takes the less busy of two nodes.
 //
@@ -373,6 +384,11 @@ type Problem struct {
 	// Example: 1 field is wrong
 	Detail string       `json:"detail,omitempty,omitzero"`
 	Errors []FieldError `json:"errors,omitempty,omitzero"`
+
+	// Object The object that is in the way
+	//
+	// Example: site/www
+	Object string `json:"object,omitempty,omitzero"`
 
 	// Status Example: 422
 	Status int `json:"status"`
@@ -559,6 +575,9 @@ type Wait = controlplane.Wait
 // Worker Example: {"memory":8388608,"pid":4712,"sockets":240}
 type Worker = controlplane.Worker
 
+// DryRun defines model for DryRun.
+type DryRun = bool
+
 // From defines model for From.
 type From = string
 
@@ -586,6 +605,9 @@ type Reason = string
 // Service defines model for Service.
 type Service = string
 
+// WaitLive defines model for WaitLive.
+type WaitLive = string
+
 // BadRequest What went wrong (RFC 9457).
 type BadRequest = Problem
 
@@ -600,6 +622,11 @@ type Invalid = Problem
 
 // NotFound What went wrong (RFC 9457).
 type NotFound = Problem
+
+// NotLive What a write changed, or with dryRun would change.
+//
+// Example: {"changes":[{"action":"created","kind":"upstream","name":"chat","seq":18}],"dryRun":false,"seq":18}
+type NotLive = ChangeResult
 
 // Other What went wrong (RFC 9457).
 type Other = Problem
@@ -619,10 +646,29 @@ type Unavailable = Problem
 // UnsupportedMediaType What went wrong (RFC 9457).
 type UnsupportedMediaType = Problem
 
+// Written What a write changed, or with dryRun would change.
+//
+// Example: {"changes":[{"action":"created","kind":"upstream","name":"chat","seq":18}],"dryRun":false,"seq":18}
+type Written = ChangeResult
+
+// WrittenAnew What a write changed, or with dryRun would change.
+//
+// Example: {"changes":[{"action":"created","kind":"upstream","name":"chat","seq":18}],"dryRun":false,"seq":18}
+type WrittenAnew = ChangeResult
+
 // ApplyParams defines parameters for Apply.
 type ApplyParams struct {
+	// Owner Whose the objects are, as the name of a repository; the objects are marked with it.
+	Owner string `form:"owner,omitempty" json:"owner,omitempty,omitzero"`
+
+	// Prune Delete the objects of the owner that the document lacks.
+	Prune bool `form:"prune,omitempty" json:"prune,omitempty,omitzero"`
+
 	// DryRun Check everything, and say what would change, but change nothing.
-	DryRun bool `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+	DryRun DryRun `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+
+	// Wait Answer when all gateways have proven it live, or after this time, which is at most 5m.
+	Wait WaitLive `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// XChangeReason Why, for the history.
 	XChangeReason Reason `json:"X-Change-Reason,omitempty,omitzero"`
@@ -639,6 +685,12 @@ type ListApprovalsParams struct {
 
 // DeleteApprovalParams defines parameters for DeleteApproval.
 type DeleteApprovalParams struct {
+	// DryRun Check everything, and say what would change, but change nothing.
+	DryRun DryRun `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+
+	// Wait Answer when all gateways have proven it live, or after this time, which is at most 5m.
+	Wait WaitLive `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
 	// IfMatch Change the object only if it has this ETag; `*` only if it exists.
 	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
 
@@ -648,6 +700,12 @@ type DeleteApprovalParams struct {
 
 // PutApprovalParams defines parameters for PutApproval.
 type PutApprovalParams struct {
+	// DryRun Check everything, and say what would change, but change nothing.
+	DryRun DryRun `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+
+	// Wait Answer when all gateways have proven it live, or after this time, which is at most 5m.
+	Wait WaitLive `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
 	// IfMatch Change the object only if it has this ETag; `*` only if it exists.
 	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
 
@@ -669,6 +727,12 @@ type ListCertificatesParams struct {
 
 // DeleteCertificateParams defines parameters for DeleteCertificate.
 type DeleteCertificateParams struct {
+	// DryRun Check everything, and say what would change, but change nothing.
+	DryRun DryRun `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+
+	// Wait Answer when all gateways have proven it live, or after this time, which is at most 5m.
+	Wait WaitLive `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
 	// IfMatch Change the object only if it has this ETag; `*` only if it exists.
 	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
 
@@ -676,8 +740,32 @@ type DeleteCertificateParams struct {
 	XChangeReason Reason `json:"X-Change-Reason,omitempty,omitzero"`
 }
 
+// PatchCertificateParams defines parameters for PatchCertificate.
+type PatchCertificateParams struct {
+	// DryRun Check everything, and say what would change, but change nothing.
+	DryRun DryRun `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+
+	// Wait Answer when all gateways have proven it live, or after this time, which is at most 5m.
+	Wait WaitLive `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// IfMatch Change the object only if it has this ETag; `*` only if it exists.
+	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
+
+	// IfNoneMatch With `*`, create the object only if it does not exist.
+	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
+
+	// XChangeReason Why, for the history.
+	XChangeReason Reason `json:"X-Change-Reason,omitempty,omitzero"`
+}
+
 // PutCertificateParams defines parameters for PutCertificate.
 type PutCertificateParams struct {
+	// DryRun Check everything, and say what would change, but change nothing.
+	DryRun DryRun `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+
+	// Wait Answer when all gateways have proven it live, or after this time, which is at most 5m.
+	Wait WaitLive `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
 	// IfMatch Change the object only if it has this ETag; `*` only if it exists.
 	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
 
@@ -705,6 +793,12 @@ type ListOverridesParams struct {
 
 // DeleteOverrideParams defines parameters for DeleteOverride.
 type DeleteOverrideParams struct {
+	// DryRun Check everything, and say what would change, but change nothing.
+	DryRun DryRun `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+
+	// Wait Answer when all gateways have proven it live, or after this time, which is at most 5m.
+	Wait WaitLive `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
 	// IfMatch Change the object only if it has this ETag; `*` only if it exists.
 	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
 
@@ -712,8 +806,32 @@ type DeleteOverrideParams struct {
 	XChangeReason Reason `json:"X-Change-Reason,omitempty,omitzero"`
 }
 
+// PatchOverrideParams defines parameters for PatchOverride.
+type PatchOverrideParams struct {
+	// DryRun Check everything, and say what would change, but change nothing.
+	DryRun DryRun `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+
+	// Wait Answer when all gateways have proven it live, or after this time, which is at most 5m.
+	Wait WaitLive `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// IfMatch Change the object only if it has this ETag; `*` only if it exists.
+	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
+
+	// IfNoneMatch With `*`, create the object only if it does not exist.
+	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
+
+	// XChangeReason Why, for the history.
+	XChangeReason Reason `json:"X-Change-Reason,omitempty,omitzero"`
+}
+
 // PutOverrideParams defines parameters for PutOverride.
 type PutOverrideParams struct {
+	// DryRun Check everything, and say what would change, but change nothing.
+	DryRun DryRun `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+
+	// Wait Answer when all gateways have proven it live, or after this time, which is at most 5m.
+	Wait WaitLive `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
 	// IfMatch Change the object only if it has this ETag; `*` only if it exists.
 	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
 
@@ -741,6 +859,12 @@ type ListSitesParams struct {
 
 // DeleteSiteParams defines parameters for DeleteSite.
 type DeleteSiteParams struct {
+	// DryRun Check everything, and say what would change, but change nothing.
+	DryRun DryRun `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+
+	// Wait Answer when all gateways have proven it live, or after this time, which is at most 5m.
+	Wait WaitLive `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
 	// IfMatch Change the object only if it has this ETag; `*` only if it exists.
 	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
 
@@ -748,8 +872,32 @@ type DeleteSiteParams struct {
 	XChangeReason Reason `json:"X-Change-Reason,omitempty,omitzero"`
 }
 
+// PatchSiteParams defines parameters for PatchSite.
+type PatchSiteParams struct {
+	// DryRun Check everything, and say what would change, but change nothing.
+	DryRun DryRun `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+
+	// Wait Answer when all gateways have proven it live, or after this time, which is at most 5m.
+	Wait WaitLive `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// IfMatch Change the object only if it has this ETag; `*` only if it exists.
+	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
+
+	// IfNoneMatch With `*`, create the object only if it does not exist.
+	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
+
+	// XChangeReason Why, for the history.
+	XChangeReason Reason `json:"X-Change-Reason,omitempty,omitzero"`
+}
+
 // PutSiteParams defines parameters for PutSite.
 type PutSiteParams struct {
+	// DryRun Check everything, and say what would change, but change nothing.
+	DryRun DryRun `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+
+	// Wait Answer when all gateways have proven it live, or after this time, which is at most 5m.
+	Wait WaitLive `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
 	// IfMatch Change the object only if it has this ETag; `*` only if it exists.
 	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
 
@@ -771,6 +919,12 @@ type ListUpstreamsParams struct {
 
 // DeleteUpstreamParams defines parameters for DeleteUpstream.
 type DeleteUpstreamParams struct {
+	// DryRun Check everything, and say what would change, but change nothing.
+	DryRun DryRun `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+
+	// Wait Answer when all gateways have proven it live, or after this time, which is at most 5m.
+	Wait WaitLive `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
 	// IfMatch Change the object only if it has this ETag; `*` only if it exists.
 	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
 
@@ -778,8 +932,32 @@ type DeleteUpstreamParams struct {
 	XChangeReason Reason `json:"X-Change-Reason,omitempty,omitzero"`
 }
 
+// PatchUpstreamParams defines parameters for PatchUpstream.
+type PatchUpstreamParams struct {
+	// DryRun Check everything, and say what would change, but change nothing.
+	DryRun DryRun `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+
+	// Wait Answer when all gateways have proven it live, or after this time, which is at most 5m.
+	Wait WaitLive `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
+	// IfMatch Change the object only if it has this ETag; `*` only if it exists.
+	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
+
+	// IfNoneMatch With `*`, create the object only if it does not exist.
+	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
+
+	// XChangeReason Why, for the history.
+	XChangeReason Reason `json:"X-Change-Reason,omitempty,omitzero"`
+}
+
 // PutUpstreamParams defines parameters for PutUpstream.
 type PutUpstreamParams struct {
+	// DryRun Check everything, and say what would change, but change nothing.
+	DryRun DryRun `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+
+	// Wait Answer when all gateways have proven it live, or after this time, which is at most 5m.
+	Wait WaitLive `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
+
 	// IfMatch Change the object only if it has this ETag; `*` only if it exists.
 	IfMatch IfMatch `json:"If-Match,omitempty,omitzero"`
 
@@ -796,8 +974,14 @@ type ApplyJSONRequestBody = Document
 // PutApprovalJSONRequestBody defines body for PutApproval for application/json ContentType.
 type PutApprovalJSONRequestBody = Approval
 
+// PatchCertificateApplicationMergePatchPlusJSONRequestBody defines body for PatchCertificate for application/merge-patch+json ContentType.
+type PatchCertificateApplicationMergePatchPlusJSONRequestBody = MergePatch
+
 // PutCertificateJSONRequestBody defines body for PutCertificate for application/json ContentType.
 type PutCertificateJSONRequestBody = Certificate
+
+// PatchOverrideApplicationMergePatchPlusJSONRequestBody defines body for PatchOverride for application/merge-patch+json ContentType.
+type PatchOverrideApplicationMergePatchPlusJSONRequestBody = MergePatch
 
 // PutOverrideJSONRequestBody defines body for PutOverride for application/json ContentType.
 type PutOverrideJSONRequestBody = Override
@@ -805,8 +989,14 @@ type PutOverrideJSONRequestBody = Override
 // PutNodeJSONRequestBody defines body for PutNode for application/json ContentType.
 type PutNodeJSONRequestBody = Registration
 
+// PatchSiteApplicationMergePatchPlusJSONRequestBody defines body for PatchSite for application/merge-patch+json ContentType.
+type PatchSiteApplicationMergePatchPlusJSONRequestBody = MergePatch
+
 // PutSiteJSONRequestBody defines body for PutSite for application/json ContentType.
 type PutSiteJSONRequestBody = Site
+
+// PatchUpstreamApplicationMergePatchPlusJSONRequestBody defines body for PatchUpstream for application/merge-patch+json ContentType.
+type PatchUpstreamApplicationMergePatchPlusJSONRequestBody = MergePatch
 
 // PutUpstreamJSONRequestBody defines body for PutUpstream for application/json ContentType.
 type PutUpstreamJSONRequestBody = Upstream
@@ -907,6 +1097,9 @@ type ClientInterface interface {
 	// All or nothing, and idempotent. Objects that the document does not name stay as they are. At most 120 objects and
 	// 350 KB in one change.
 	//
+	// With `owner`, each object gets that owner, and one of another owner is refused with 409. With `prune` too, the objects
+	// of that owner that the document lacks are deleted in the same change: so a repository can hold all that there is.
+	//
 	// Takes any type of body and a specified content type.
 	//
 	// Corresponds with POST /v1/apply (the `Apply` operationId).
@@ -916,6 +1109,9 @@ type ClientInterface interface {
 	//
 	// All or nothing, and idempotent. Objects that the document does not name stay as they are. At most 120 objects and
 	// 350 KB in one change.
+	//
+	// With `owner`, each object gets that owner, and one of another owner is refused with 409. With `prune` too, the objects
+	// of that owner that the document lacks are deleted in the same change: so a repository can hold all that there is.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -978,6 +1174,26 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/certificates/{name} (the `GetCertificate` operationId).
 	GetCertificate(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// PatchCertificateWithBody Change fields of a certificate
+	//
+	// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+	// version of sluice wrote; `null` removes a field. With `key`, `keySHA256` follows by itself. A certificate that does not exist is 404.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /v1/certificates/{name} (the `PatchCertificate` operationId).
+	PatchCertificateWithBody(ctx context.Context, name Name, params *PatchCertificateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PatchCertificateWithApplicationMergePatchPlusJSONBody Change fields of a certificate
+	//
+	// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+	// version of sluice wrote; `null` removes a field. With `key`, `keySHA256` follows by itself. A certificate that does not exist is 404.
+	//
+	// Takes a body of the `application/merge-patch+json` content type.
+	//
+	// Corresponds with PATCH /v1/certificates/{name} (the `PatchCertificate` operationId).
+	PatchCertificateWithApplicationMergePatchPlusJSONBody(ctx context.Context, name Name, params *PatchCertificateParams, body PatchCertificateApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PutCertificateWithBody Create or replace a certificate
 	//
 	// With a key, or with the `keySHA256` of a key that is stored. The key is kept apart, as a secret, and never shown again.
@@ -1036,6 +1252,26 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/overrides/{service}/{id} (the `GetOverride` operationId).
 	GetOverride(ctx context.Context, service Service, id NodeID, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PatchOverrideWithBody Change fields of an override
+	//
+	// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+	// version of sluice wrote; `null` removes a field. An override that does not exist is created: it is one without fields.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /v1/overrides/{service}/{id} (the `PatchOverride` operationId).
+	PatchOverrideWithBody(ctx context.Context, service Service, id NodeID, params *PatchOverrideParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PatchOverrideWithApplicationMergePatchPlusJSONBody Change fields of an override
+	//
+	// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+	// version of sluice wrote; `null` removes a field. An override that does not exist is created: it is one without fields.
+	//
+	// Takes a body of the `application/merge-patch+json` content type.
+	//
+	// Corresponds with PATCH /v1/overrides/{service}/{id} (the `PatchOverride` operationId).
+	PatchOverrideWithApplicationMergePatchPlusJSONBody(ctx context.Context, service Service, id NodeID, params *PatchOverrideParams, body PatchOverrideApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PutOverrideWithBody Create or replace an override
 	//
@@ -1112,6 +1348,26 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/sites/{name} (the `GetSite` operationId).
 	GetSite(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// PatchSiteWithBody Change fields of a site
+	//
+	// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+	// version of sluice wrote; `null` removes a field. Lists, such as `routes`, are replaced as a whole. A site that does not exist is 404.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /v1/sites/{name} (the `PatchSite` operationId).
+	PatchSiteWithBody(ctx context.Context, name Name, params *PatchSiteParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PatchSiteWithApplicationMergePatchPlusJSONBody Change fields of a site
+	//
+	// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+	// version of sluice wrote; `null` removes a field. Lists, such as `routes`, are replaced as a whole. A site that does not exist is 404.
+	//
+	// Takes a body of the `application/merge-patch+json` content type.
+	//
+	// Corresponds with PATCH /v1/sites/{name} (the `PatchSite` operationId).
+	PatchSiteWithApplicationMergePatchPlusJSONBody(ctx context.Context, name Name, params *PatchSiteParams, body PatchSiteApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// PutSiteWithBody Create or replace a site
 	//
 	// Its upstreams and its certificate must exist. A host may be on a listener once, and sites that share a listener agree on its options.
@@ -1148,6 +1404,26 @@ type ClientInterface interface {
 	//
 	// Corresponds with GET /v1/upstreams/{name} (the `GetUpstream` operationId).
 	GetUpstream(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PatchUpstreamWithBody Change fields of an upstream
+	//
+	// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+	// version of sluice wrote; `null` removes a field. An upstream that does not exist is 404.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with PATCH /v1/upstreams/{name} (the `PatchUpstream` operationId).
+	PatchUpstreamWithBody(ctx context.Context, name Name, params *PatchUpstreamParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// PatchUpstreamWithApplicationMergePatchPlusJSONBody Change fields of an upstream
+	//
+	// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+	// version of sluice wrote; `null` removes a field. An upstream that does not exist is 404.
+	//
+	// Takes a body of the `application/merge-patch+json` content type.
+	//
+	// Corresponds with PATCH /v1/upstreams/{name} (the `PatchUpstream` operationId).
+	PatchUpstreamWithApplicationMergePatchPlusJSONBody(ctx context.Context, name Name, params *PatchUpstreamParams, body PatchUpstreamApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// PutUpstreamWithBody Create or replace an upstream
 	//
@@ -1220,6 +1496,9 @@ func (c *Client) GetReadiness(ctx context.Context, reqEditors ...RequestEditorFn
 // All or nothing, and idempotent. Objects that the document does not name stay as they are. At most 120 objects and
 // 350 KB in one change.
 //
+// With `owner`, each object gets that owner, and one of another owner is refused with 409. With `prune` too, the objects
+// of that owner that the document lacks are deleted in the same change: so a repository can hold all that there is.
+//
 // Takes any type of body and a specified content type.
 //
 // Corresponds with POST /v1/apply (the `Apply` operationId).
@@ -1239,6 +1518,9 @@ func (c *Client) ApplyWithBody(ctx context.Context, params *ApplyParams, content
 //
 // All or nothing, and idempotent. Objects that the document does not name stay as they are. At most 120 objects and
 // 350 KB in one change.
+//
+// With `owner`, each object gets that owner, and one of another owner is refused with 409. With `prune` too, the objects
+// of that owner that the document lacks are deleted in the same change: so a repository can hold all that there is.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -1391,6 +1673,46 @@ func (c *Client) GetCertificate(ctx context.Context, name Name, reqEditors ...Re
 	return c.Client.Do(req)
 }
 
+// PatchCertificateWithBody Change fields of a certificate
+//
+// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+// version of sluice wrote; `null` removes a field. With `key`, `keySHA256` follows by itself. A certificate that does not exist is 404.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /v1/certificates/{name} (the `PatchCertificate` operationId).
+func (c *Client) PatchCertificateWithBody(ctx context.Context, name Name, params *PatchCertificateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPatchCertificateRequestWithBody(c.Server, name, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PatchCertificateWithApplicationMergePatchPlusJSONBody Change fields of a certificate
+//
+// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+// version of sluice wrote; `null` removes a field. With `key`, `keySHA256` follows by itself. A certificate that does not exist is 404.
+//
+// Takes a body of the `application/merge-patch+json` content type.
+//
+// Corresponds with PATCH /v1/certificates/{name} (the `PatchCertificate` operationId).
+func (c *Client) PatchCertificateWithApplicationMergePatchPlusJSONBody(ctx context.Context, name Name, params *PatchCertificateParams, body PatchCertificateApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPatchCertificateRequestWithApplicationMergePatchPlusJSONBody(c.Server, name, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // PutCertificateWithBody Create or replace a certificate
 //
 // With a key, or with the `keySHA256` of a key that is stored. The key is kept apart, as a secret, and never shown again.
@@ -1530,6 +1852,46 @@ func (c *Client) DeleteOverride(ctx context.Context, service Service, id NodeID,
 // Corresponds with GET /v1/overrides/{service}/{id} (the `GetOverride` operationId).
 func (c *Client) GetOverride(ctx context.Context, service Service, id NodeID, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetOverrideRequest(c.Server, service, id)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PatchOverrideWithBody Change fields of an override
+//
+// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+// version of sluice wrote; `null` removes a field. An override that does not exist is created: it is one without fields.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /v1/overrides/{service}/{id} (the `PatchOverride` operationId).
+func (c *Client) PatchOverrideWithBody(ctx context.Context, service Service, id NodeID, params *PatchOverrideParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPatchOverrideRequestWithBody(c.Server, service, id, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PatchOverrideWithApplicationMergePatchPlusJSONBody Change fields of an override
+//
+// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+// version of sluice wrote; `null` removes a field. An override that does not exist is created: it is one without fields.
+//
+// Takes a body of the `application/merge-patch+json` content type.
+//
+// Corresponds with PATCH /v1/overrides/{service}/{id} (the `PatchOverride` operationId).
+func (c *Client) PatchOverrideWithApplicationMergePatchPlusJSONBody(ctx context.Context, service Service, id NodeID, params *PatchOverrideParams, body PatchOverrideApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPatchOverrideRequestWithApplicationMergePatchPlusJSONBody(c.Server, service, id, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1725,6 +2087,46 @@ func (c *Client) GetSite(ctx context.Context, name Name, reqEditors ...RequestEd
 	return c.Client.Do(req)
 }
 
+// PatchSiteWithBody Change fields of a site
+//
+// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+// version of sluice wrote; `null` removes a field. Lists, such as `routes`, are replaced as a whole. A site that does not exist is 404.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /v1/sites/{name} (the `PatchSite` operationId).
+func (c *Client) PatchSiteWithBody(ctx context.Context, name Name, params *PatchSiteParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPatchSiteRequestWithBody(c.Server, name, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PatchSiteWithApplicationMergePatchPlusJSONBody Change fields of a site
+//
+// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+// version of sluice wrote; `null` removes a field. Lists, such as `routes`, are replaced as a whole. A site that does not exist is 404.
+//
+// Takes a body of the `application/merge-patch+json` content type.
+//
+// Corresponds with PATCH /v1/sites/{name} (the `PatchSite` operationId).
+func (c *Client) PatchSiteWithApplicationMergePatchPlusJSONBody(ctx context.Context, name Name, params *PatchSiteParams, body PatchSiteApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPatchSiteRequestWithApplicationMergePatchPlusJSONBody(c.Server, name, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // PutSiteWithBody Create or replace a site
 //
 // Its upstreams and its certificate must exist. A host may be on a listener once, and sites that share a listener agree on its options.
@@ -1802,6 +2204,46 @@ func (c *Client) DeleteUpstream(ctx context.Context, name Name, params *DeleteUp
 // Corresponds with GET /v1/upstreams/{name} (the `GetUpstream` operationId).
 func (c *Client) GetUpstream(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewGetUpstreamRequest(c.Server, name)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PatchUpstreamWithBody Change fields of an upstream
+//
+// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+// version of sluice wrote; `null` removes a field. An upstream that does not exist is 404.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with PATCH /v1/upstreams/{name} (the `PatchUpstream` operationId).
+func (c *Client) PatchUpstreamWithBody(ctx context.Context, name Name, params *PatchUpstreamParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPatchUpstreamRequestWithBody(c.Server, name, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// PatchUpstreamWithApplicationMergePatchPlusJSONBody Change fields of an upstream
+//
+// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+// version of sluice wrote; `null` removes a field. An upstream that does not exist is 404.
+//
+// Takes a body of the `application/merge-patch+json` content type.
+//
+// Corresponds with PATCH /v1/upstreams/{name} (the `PatchUpstream` operationId).
+func (c *Client) PatchUpstreamWithApplicationMergePatchPlusJSONBody(ctx context.Context, name Name, params *PatchUpstreamParams, body PatchUpstreamApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewPatchUpstreamRequestWithApplicationMergePatchPlusJSONBody(c.Server, name, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -1970,7 +2412,31 @@ func NewApplyRequestWithBody(server string, params *ApplyParams, contentType str
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
 
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "owner", params.Owner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prune", params.Prune, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dryRun", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -2091,6 +2557,37 @@ func NewDeleteApprovalRequest(server string, name Name, params *DeleteApprovalPa
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dryRun", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
@@ -2190,6 +2687,37 @@ func NewPutApprovalRequestWithBody(server string, name Name, params *PutApproval
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dryRun", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
@@ -2317,6 +2845,37 @@ func NewDeleteCertificateRequest(server string, name Name, params *DeleteCertifi
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dryRun", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
@@ -2381,6 +2940,115 @@ func NewGetCertificateRequest(server string, name Name) (*http.Request, error) {
 	return req, nil
 }
 
+// NewPatchCertificateRequestWithApplicationMergePatchPlusJSONBody calls the generic PatchCertificate builder with application/merge-patch+json body
+func NewPatchCertificateRequestWithApplicationMergePatchPlusJSONBody(server string, name Name, params *PatchCertificateParams, body PatchCertificateApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPatchCertificateRequestWithBody(server, name, params, "application/merge-patch+json", bodyReader)
+}
+
+// NewPatchCertificateRequestWithBody constructs an http.Request for the PatchCertificate method, with any body, and a specified content type
+func NewPatchCertificateRequestWithBody(server string, name Name, params *PatchCertificateParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/certificates/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dryRun", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("If-Match", headerParam0)
+
+		var headerParam1 string
+
+		headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("If-None-Match", headerParam1)
+
+		var headerParam2 string
+
+		headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Change-Reason", params.XChangeReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("X-Change-Reason", headerParam2)
+
+	}
+
+	return req, nil
+}
+
 // NewPutCertificateRequest calls the generic PutCertificate builder with application/json body
 func NewPutCertificateRequest(server string, name Name, params *PutCertificateParams, body PutCertificateJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -2416,6 +3084,37 @@ func NewPutCertificateRequestWithBody(server string, name Name, params *PutCerti
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dryRun", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
@@ -2695,6 +3394,37 @@ func NewDeleteOverrideRequest(server string, service Service, id NodeID, params 
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dryRun", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
@@ -2766,6 +3496,122 @@ func NewGetOverrideRequest(server string, service Service, id NodeID) (*http.Req
 	return req, nil
 }
 
+// NewPatchOverrideRequestWithApplicationMergePatchPlusJSONBody calls the generic PatchOverride builder with application/merge-patch+json body
+func NewPatchOverrideRequestWithApplicationMergePatchPlusJSONBody(server string, service Service, id NodeID, params *PatchOverrideParams, body PatchOverrideApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPatchOverrideRequestWithBody(server, service, id, params, "application/merge-patch+json", bodyReader)
+}
+
+// NewPatchOverrideRequestWithBody constructs an http.Request for the PatchOverride method, with any body, and a specified content type
+func NewPatchOverrideRequestWithBody(server string, service Service, id NodeID, params *PatchOverrideParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "service", service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	var pathParam1 string
+
+	pathParam1, err = runtime.StyleParamWithOptions("simple", false, "id", id, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/overrides/%s/%s", pathParam0, pathParam1)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dryRun", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("If-Match", headerParam0)
+
+		var headerParam1 string
+
+		headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("If-None-Match", headerParam1)
+
+		var headerParam2 string
+
+		headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Change-Reason", params.XChangeReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("X-Change-Reason", headerParam2)
+
+	}
+
+	return req, nil
+}
+
 // NewPutOverrideRequest calls the generic PutOverride builder with application/json body
 func NewPutOverrideRequest(server string, service Service, id NodeID, params *PutOverrideParams, body PutOverrideJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -2808,6 +3654,37 @@ func NewPutOverrideRequestWithBody(server string, service Service, id NodeID, pa
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dryRun", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
@@ -3148,6 +4025,37 @@ func NewDeleteSiteRequest(server string, name Name, params *DeleteSiteParams) (*
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dryRun", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
@@ -3212,6 +4120,115 @@ func NewGetSiteRequest(server string, name Name) (*http.Request, error) {
 	return req, nil
 }
 
+// NewPatchSiteRequestWithApplicationMergePatchPlusJSONBody calls the generic PatchSite builder with application/merge-patch+json body
+func NewPatchSiteRequestWithApplicationMergePatchPlusJSONBody(server string, name Name, params *PatchSiteParams, body PatchSiteApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPatchSiteRequestWithBody(server, name, params, "application/merge-patch+json", bodyReader)
+}
+
+// NewPatchSiteRequestWithBody constructs an http.Request for the PatchSite method, with any body, and a specified content type
+func NewPatchSiteRequestWithBody(server string, name Name, params *PatchSiteParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/sites/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dryRun", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("If-Match", headerParam0)
+
+		var headerParam1 string
+
+		headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("If-None-Match", headerParam1)
+
+		var headerParam2 string
+
+		headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Change-Reason", params.XChangeReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("X-Change-Reason", headerParam2)
+
+	}
+
+	return req, nil
+}
+
 // NewPutSiteRequest calls the generic PutSite builder with application/json body
 func NewPutSiteRequest(server string, name Name, params *PutSiteParams, body PutSiteJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -3247,6 +4264,37 @@ func NewPutSiteRequestWithBody(server string, name Name, params *PutSiteParams, 
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dryRun", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
@@ -3374,6 +4422,37 @@ func NewDeleteUpstreamRequest(server string, name Name, params *DeleteUpstreamPa
 		return nil, err
 	}
 
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dryRun", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
 	req, err := http.NewRequest(http.MethodDelete, queryURL.String(), nil)
 	if err != nil {
 		return nil, err
@@ -3438,6 +4517,115 @@ func NewGetUpstreamRequest(server string, name Name) (*http.Request, error) {
 	return req, nil
 }
 
+// NewPatchUpstreamRequestWithApplicationMergePatchPlusJSONBody calls the generic PatchUpstream builder with application/merge-patch+json body
+func NewPatchUpstreamRequestWithApplicationMergePatchPlusJSONBody(server string, name Name, params *PatchUpstreamParams, body PatchUpstreamApplicationMergePatchPlusJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewPatchUpstreamRequestWithBody(server, name, params, "application/merge-patch+json", bodyReader)
+}
+
+// NewPatchUpstreamRequestWithBody constructs an http.Request for the PatchUpstream method, with any body, and a specified content type
+func NewPatchUpstreamRequestWithBody(server string, name Name, params *PatchUpstreamParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	var pathParam0 string
+
+	pathParam0, err = runtime.StyleParamWithOptions("simple", false, "name", name, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationPath, Type: "string", Format: ""})
+	if err != nil {
+		return nil, err
+	}
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/upstreams/%s", pathParam0)
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dryRun", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPatch, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "If-Match", params.IfMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("If-Match", headerParam0)
+
+		var headerParam1 string
+
+		headerParam1, err = runtime.StyleParamWithOptions("simple", false, "If-None-Match", params.IfNoneMatch, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("If-None-Match", headerParam1)
+
+		var headerParam2 string
+
+		headerParam2, err = runtime.StyleParamWithOptions("simple", false, "X-Change-Reason", params.XChangeReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("X-Change-Reason", headerParam2)
+
+	}
+
+	return req, nil
+}
+
 // NewPutUpstreamRequest calls the generic PutUpstream builder with application/json body
 func NewPutUpstreamRequest(server string, name Name, params *PutUpstreamParams, body PutUpstreamJSONRequestBody) (*http.Request, error) {
 	var bodyReader io.Reader
@@ -3473,6 +4661,37 @@ func NewPutUpstreamRequestWithBody(server string, name Name, params *PutUpstream
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dryRun", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodPut, queryURL.String(), body)
@@ -3588,6 +4807,9 @@ type ClientWithResponsesInterface interface {
 	// All or nothing, and idempotent. Objects that the document does not name stay as they are. At most 120 objects and
 	// 350 KB in one change.
 	//
+	// With `owner`, each object gets that owner, and one of another owner is refused with 409. With `prune` too, the objects
+	// of that owner that the document lacks are deleted in the same change: so a repository can hold all that there is.
+	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with POST /v1/apply (the `Apply` operationId).
@@ -3597,6 +4819,9 @@ type ClientWithResponsesInterface interface {
 	//
 	// All or nothing, and idempotent. Objects that the document does not name stay as they are. At most 120 objects and
 	// 350 KB in one change.
+	//
+	// With `owner`, each object gets that owner, and one of another owner is refused with 409. With `prune` too, the objects
+	// of that owner that the document lacks are deleted in the same change: so a repository can hold all that there is.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -3671,6 +4896,26 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/certificates/{name} (the `GetCertificate` operationId).
 	GetCertificateWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetCertificateResponse, error)
 
+	// PatchCertificateWithBodyWithResponse Change fields of a certificate
+	//
+	// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+	// version of sluice wrote; `null` removes a field. With `key`, `keySHA256` follows by itself. A certificate that does not exist is 404.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/certificates/{name} (the `PatchCertificate` operationId).
+	PatchCertificateWithBodyWithResponse(ctx context.Context, name Name, params *PatchCertificateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PatchCertificateResponse, error)
+
+	// PatchCertificateWithApplicationMergePatchPlusJSONBodyWithResponse Change fields of a certificate
+	//
+	// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+	// version of sluice wrote; `null` removes a field. With `key`, `keySHA256` follows by itself. A certificate that does not exist is 404.
+	//
+	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/certificates/{name} (the `PatchCertificate` operationId).
+	PatchCertificateWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, name Name, params *PatchCertificateParams, body PatchCertificateApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*PatchCertificateResponse, error)
+
 	// PutCertificateWithBodyWithResponse Create or replace a certificate
 	//
 	// With a key, or with the `keySHA256` of a key that is stored. The key is kept apart, as a secret, and never shown again.
@@ -3743,6 +4988,26 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/overrides/{service}/{id} (the `GetOverride` operationId).
 	GetOverrideWithResponse(ctx context.Context, service Service, id NodeID, reqEditors ...RequestEditorFn) (*GetOverrideResponse, error)
+
+	// PatchOverrideWithBodyWithResponse Change fields of an override
+	//
+	// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+	// version of sluice wrote; `null` removes a field. An override that does not exist is created: it is one without fields.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/overrides/{service}/{id} (the `PatchOverride` operationId).
+	PatchOverrideWithBodyWithResponse(ctx context.Context, service Service, id NodeID, params *PatchOverrideParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PatchOverrideResponse, error)
+
+	// PatchOverrideWithApplicationMergePatchPlusJSONBodyWithResponse Change fields of an override
+	//
+	// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+	// version of sluice wrote; `null` removes a field. An override that does not exist is created: it is one without fields.
+	//
+	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/overrides/{service}/{id} (the `PatchOverride` operationId).
+	PatchOverrideWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, service Service, id NodeID, params *PatchOverrideParams, body PatchOverrideApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*PatchOverrideResponse, error)
 
 	// PutOverrideWithBodyWithResponse Create or replace an override
 	//
@@ -3833,6 +5098,26 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/sites/{name} (the `GetSite` operationId).
 	GetSiteWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetSiteResponse, error)
 
+	// PatchSiteWithBodyWithResponse Change fields of a site
+	//
+	// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+	// version of sluice wrote; `null` removes a field. Lists, such as `routes`, are replaced as a whole. A site that does not exist is 404.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/sites/{name} (the `PatchSite` operationId).
+	PatchSiteWithBodyWithResponse(ctx context.Context, name Name, params *PatchSiteParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PatchSiteResponse, error)
+
+	// PatchSiteWithApplicationMergePatchPlusJSONBodyWithResponse Change fields of a site
+	//
+	// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+	// version of sluice wrote; `null` removes a field. Lists, such as `routes`, are replaced as a whole. A site that does not exist is 404.
+	//
+	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/sites/{name} (the `PatchSite` operationId).
+	PatchSiteWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, name Name, params *PatchSiteParams, body PatchSiteApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*PatchSiteResponse, error)
+
 	// PutSiteWithBodyWithResponse Create or replace a site
 	//
 	// Its upstreams and its certificate must exist. A host may be on a listener once, and sites that share a listener agree on its options.
@@ -3875,6 +5160,26 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with GET /v1/upstreams/{name} (the `GetUpstream` operationId).
 	GetUpstreamWithResponse(ctx context.Context, name Name, reqEditors ...RequestEditorFn) (*GetUpstreamResponse, error)
+
+	// PatchUpstreamWithBodyWithResponse Change fields of an upstream
+	//
+	// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+	// version of sluice wrote; `null` removes a field. An upstream that does not exist is 404.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/upstreams/{name} (the `PatchUpstream` operationId).
+	PatchUpstreamWithBodyWithResponse(ctx context.Context, name Name, params *PatchUpstreamParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PatchUpstreamResponse, error)
+
+	// PatchUpstreamWithApplicationMergePatchPlusJSONBodyWithResponse Change fields of an upstream
+	//
+	// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+	// version of sluice wrote; `null` removes a field. An upstream that does not exist is 404.
+	//
+	// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with PATCH /v1/upstreams/{name} (the `PatchUpstream` operationId).
+	PatchUpstreamWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, name Name, params *PatchUpstreamParams, body PatchUpstreamApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*PatchUpstreamResponse, error)
 
 	// PutUpstreamWithBodyWithResponse Create or replace an upstream
 	//
@@ -4060,6 +5365,16 @@ func (r GetReadinessResponse) ContentType() string {
 	return ""
 }
 
+// ApplyResponse200Headers the declared response headers of an HTTP 200 response for Apply
+type ApplyResponse200Headers struct {
+	ETag string
+}
+
+// ApplyResponse202Headers the declared response headers of an HTTP 202 response for Apply
+type ApplyResponse202Headers struct {
+	ETag string
+}
+
 // ApplyResponse503Headers the declared response headers of an HTTP 503 response for Apply
 type ApplyResponse503Headers struct {
 	RetryAfter int
@@ -4069,13 +5384,17 @@ type ApplyResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *ApplyResult
+	JSON200 *Written
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *NotLive
 	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
 	ApplicationProblemJSON401 *Unauthorized
 	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
 	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationProblemJSON412 *PreconditionFailed
 	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
 	ApplicationProblemJSON413 *TooLarge
 	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
@@ -4086,13 +5405,22 @@ type ApplyResponse struct {
 	ApplicationProblemJSON503 *Unavailable
 	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationProblemJSONDefault *Other
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *ApplyResponse200Headers
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *ApplyResponse202Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *ApplyResponse503Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r ApplyResponse) GetJSON200() *ApplyResult {
+func (r ApplyResponse) GetJSON200() *Written {
 	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r ApplyResponse) GetJSON202() *NotLive {
+	return r.JSON202
 }
 
 // GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
@@ -4108,6 +5436,11 @@ func (r ApplyResponse) GetApplicationProblemJSON401() *Unauthorized {
 // GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
 func (r ApplyResponse) GetApplicationProblemJSON409() *Conflict {
 	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
+func (r ApplyResponse) GetApplicationProblemJSON412() *PreconditionFailed {
+	return r.ApplicationProblemJSON412
 }
 
 // GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
@@ -4240,6 +5573,16 @@ func (r ListApprovalsResponse) ContentType() string {
 	return ""
 }
 
+// DeleteApprovalResponse200Headers the declared response headers of an HTTP 200 response for DeleteApproval
+type DeleteApprovalResponse200Headers struct {
+	ETag string
+}
+
+// DeleteApprovalResponse202Headers the declared response headers of an HTTP 202 response for DeleteApproval
+type DeleteApprovalResponse202Headers struct {
+	ETag string
+}
+
 // DeleteApprovalResponse503Headers the declared response headers of an HTTP 503 response for DeleteApproval
 type DeleteApprovalResponse503Headers struct {
 	RetryAfter int
@@ -4248,6 +5591,10 @@ type DeleteApprovalResponse503Headers struct {
 type DeleteApprovalResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Written
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *NotLive
 	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -4258,12 +5605,28 @@ type DeleteApprovalResponse struct {
 	ApplicationProblemJSON409 *Conflict
 	// ApplicationProblemJSON412 the response for an HTTP 412 `application/problem+json` response
 	ApplicationProblemJSON412 *PreconditionFailed
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
 	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
 	ApplicationProblemJSON503 *Unavailable
 	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationProblemJSONDefault *Other
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *DeleteApprovalResponse200Headers
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *DeleteApprovalResponse202Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *DeleteApprovalResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DeleteApprovalResponse) GetJSON200() *Written {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r DeleteApprovalResponse) GetJSON202() *NotLive {
+	return r.JSON202
 }
 
 // GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
@@ -4289,6 +5652,11 @@ func (r DeleteApprovalResponse) GetApplicationProblemJSON409() *Conflict {
 // GetApplicationProblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
 func (r DeleteApprovalResponse) GetApplicationProblemJSON412() *PreconditionFailed {
 	return r.ApplicationProblemJSON412
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r DeleteApprovalResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
 }
 
 // GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
@@ -4423,6 +5791,11 @@ type PutApprovalResponse201Headers struct {
 	ETag string
 }
 
+// PutApprovalResponse202Headers the declared response headers of an HTTP 202 response for PutApproval
+type PutApprovalResponse202Headers struct {
+	ETag string
+}
+
 // PutApprovalResponse503Headers the declared response headers of an HTTP 503 response for PutApproval
 type PutApprovalResponse503Headers struct {
 	RetryAfter int
@@ -4432,9 +5805,11 @@ type PutApprovalResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Approval
+	JSON200 *Written
 	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *Approval
+	JSON201 *WrittenAnew
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *NotLive
 	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -4457,18 +5832,25 @@ type PutApprovalResponse struct {
 	Headers200 *PutApprovalResponse200Headers
 	// Headers201 the parsed response headers for an HTTP 201 response
 	Headers201 *PutApprovalResponse201Headers
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *PutApprovalResponse202Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *PutApprovalResponse503Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r PutApprovalResponse) GetJSON200() *Approval {
+func (r PutApprovalResponse) GetJSON200() *Written {
 	return r.JSON200
 }
 
 // GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r PutApprovalResponse) GetJSON201() *Approval {
+func (r PutApprovalResponse) GetJSON201() *WrittenAnew {
 	return r.JSON201
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r PutApprovalResponse) GetJSON202() *NotLive {
+	return r.JSON202
 }
 
 // GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
@@ -4621,6 +6003,16 @@ func (r ListCertificatesResponse) ContentType() string {
 	return ""
 }
 
+// DeleteCertificateResponse200Headers the declared response headers of an HTTP 200 response for DeleteCertificate
+type DeleteCertificateResponse200Headers struct {
+	ETag string
+}
+
+// DeleteCertificateResponse202Headers the declared response headers of an HTTP 202 response for DeleteCertificate
+type DeleteCertificateResponse202Headers struct {
+	ETag string
+}
+
 // DeleteCertificateResponse503Headers the declared response headers of an HTTP 503 response for DeleteCertificate
 type DeleteCertificateResponse503Headers struct {
 	RetryAfter int
@@ -4629,6 +6021,10 @@ type DeleteCertificateResponse503Headers struct {
 type DeleteCertificateResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Written
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *NotLive
 	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -4639,12 +6035,28 @@ type DeleteCertificateResponse struct {
 	ApplicationProblemJSON409 *Conflict
 	// ApplicationProblemJSON412 the response for an HTTP 412 `application/problem+json` response
 	ApplicationProblemJSON412 *PreconditionFailed
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
 	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
 	ApplicationProblemJSON503 *Unavailable
 	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationProblemJSONDefault *Other
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *DeleteCertificateResponse200Headers
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *DeleteCertificateResponse202Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *DeleteCertificateResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DeleteCertificateResponse) GetJSON200() *Written {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r DeleteCertificateResponse) GetJSON202() *NotLive {
+	return r.JSON202
 }
 
 // GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
@@ -4670,6 +6082,11 @@ func (r DeleteCertificateResponse) GetApplicationProblemJSON409() *Conflict {
 // GetApplicationProblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
 func (r DeleteCertificateResponse) GetApplicationProblemJSON412() *PreconditionFailed {
 	return r.ApplicationProblemJSON412
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r DeleteCertificateResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
 }
 
 // GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
@@ -4794,6 +6211,145 @@ func (r GetCertificateResponse) ContentType() string {
 	return ""
 }
 
+// PatchCertificateResponse200Headers the declared response headers of an HTTP 200 response for PatchCertificate
+type PatchCertificateResponse200Headers struct {
+	ETag string
+}
+
+// PatchCertificateResponse202Headers the declared response headers of an HTTP 202 response for PatchCertificate
+type PatchCertificateResponse202Headers struct {
+	ETag string
+}
+
+// PatchCertificateResponse503Headers the declared response headers of an HTTP 503 response for PatchCertificate
+type PatchCertificateResponse503Headers struct {
+	RetryAfter int
+}
+
+type PatchCertificateResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Written
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *NotLive
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationProblemJSON401 *Unauthorized
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationProblemJSON412 *PreconditionFailed
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *TooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Other
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *PatchCertificateResponse200Headers
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *PatchCertificateResponse202Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *PatchCertificateResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PatchCertificateResponse) GetJSON200() *Written {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r PatchCertificateResponse) GetJSON202() *NotLive {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r PatchCertificateResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r PatchCertificateResponse) GetApplicationProblemJSON401() *Unauthorized {
+	return r.ApplicationProblemJSON401
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r PatchCertificateResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r PatchCertificateResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
+func (r PatchCertificateResponse) GetApplicationProblemJSON412() *PreconditionFailed {
+	return r.ApplicationProblemJSON412
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r PatchCertificateResponse) GetApplicationProblemJSON413() *TooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r PatchCertificateResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r PatchCertificateResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r PatchCertificateResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PatchCertificateResponse) GetApplicationProblemJSONDefault() *Other {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PatchCertificateResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PatchCertificateResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PatchCertificateResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PatchCertificateResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // PutCertificateResponse200Headers the declared response headers of an HTTP 200 response for PutCertificate
 type PutCertificateResponse200Headers struct {
 	ETag string
@@ -4801,6 +6357,11 @@ type PutCertificateResponse200Headers struct {
 
 // PutCertificateResponse201Headers the declared response headers of an HTTP 201 response for PutCertificate
 type PutCertificateResponse201Headers struct {
+	ETag string
+}
+
+// PutCertificateResponse202Headers the declared response headers of an HTTP 202 response for PutCertificate
+type PutCertificateResponse202Headers struct {
 	ETag string
 }
 
@@ -4813,9 +6374,11 @@ type PutCertificateResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Certificate
+	JSON200 *Written
 	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *Certificate
+	JSON201 *WrittenAnew
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *NotLive
 	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -4838,18 +6401,25 @@ type PutCertificateResponse struct {
 	Headers200 *PutCertificateResponse200Headers
 	// Headers201 the parsed response headers for an HTTP 201 response
 	Headers201 *PutCertificateResponse201Headers
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *PutCertificateResponse202Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *PutCertificateResponse503Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r PutCertificateResponse) GetJSON200() *Certificate {
+func (r PutCertificateResponse) GetJSON200() *Written {
 	return r.JSON200
 }
 
 // GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r PutCertificateResponse) GetJSON201() *Certificate {
+func (r PutCertificateResponse) GetJSON201() *WrittenAnew {
 	return r.JSON201
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r PutCertificateResponse) GetJSON202() *NotLive {
+	return r.JSON202
 }
 
 // GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
@@ -5299,6 +6869,16 @@ func (r ListOverridesResponse) ContentType() string {
 	return ""
 }
 
+// DeleteOverrideResponse200Headers the declared response headers of an HTTP 200 response for DeleteOverride
+type DeleteOverrideResponse200Headers struct {
+	ETag string
+}
+
+// DeleteOverrideResponse202Headers the declared response headers of an HTTP 202 response for DeleteOverride
+type DeleteOverrideResponse202Headers struct {
+	ETag string
+}
+
 // DeleteOverrideResponse503Headers the declared response headers of an HTTP 503 response for DeleteOverride
 type DeleteOverrideResponse503Headers struct {
 	RetryAfter int
@@ -5307,6 +6887,10 @@ type DeleteOverrideResponse503Headers struct {
 type DeleteOverrideResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Written
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *NotLive
 	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -5317,12 +6901,28 @@ type DeleteOverrideResponse struct {
 	ApplicationProblemJSON409 *Conflict
 	// ApplicationProblemJSON412 the response for an HTTP 412 `application/problem+json` response
 	ApplicationProblemJSON412 *PreconditionFailed
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
 	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
 	ApplicationProblemJSON503 *Unavailable
 	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationProblemJSONDefault *Other
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *DeleteOverrideResponse200Headers
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *DeleteOverrideResponse202Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *DeleteOverrideResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DeleteOverrideResponse) GetJSON200() *Written {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r DeleteOverrideResponse) GetJSON202() *NotLive {
+	return r.JSON202
 }
 
 // GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
@@ -5348,6 +6948,11 @@ func (r DeleteOverrideResponse) GetApplicationProblemJSON409() *Conflict {
 // GetApplicationProblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
 func (r DeleteOverrideResponse) GetApplicationProblemJSON412() *PreconditionFailed {
 	return r.ApplicationProblemJSON412
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r DeleteOverrideResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
 }
 
 // GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
@@ -5472,6 +7077,159 @@ func (r GetOverrideResponse) ContentType() string {
 	return ""
 }
 
+// PatchOverrideResponse200Headers the declared response headers of an HTTP 200 response for PatchOverride
+type PatchOverrideResponse200Headers struct {
+	ETag string
+}
+
+// PatchOverrideResponse201Headers the declared response headers of an HTTP 201 response for PatchOverride
+type PatchOverrideResponse201Headers struct {
+	ETag string
+}
+
+// PatchOverrideResponse202Headers the declared response headers of an HTTP 202 response for PatchOverride
+type PatchOverrideResponse202Headers struct {
+	ETag string
+}
+
+// PatchOverrideResponse503Headers the declared response headers of an HTTP 503 response for PatchOverride
+type PatchOverrideResponse503Headers struct {
+	RetryAfter int
+}
+
+type PatchOverrideResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Written
+	// JSON201 the response for an HTTP 201 `application/json` response
+	JSON201 *WrittenAnew
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *NotLive
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationProblemJSON401 *Unauthorized
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationProblemJSON412 *PreconditionFailed
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *TooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Other
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *PatchOverrideResponse200Headers
+	// Headers201 the parsed response headers for an HTTP 201 response
+	Headers201 *PatchOverrideResponse201Headers
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *PatchOverrideResponse202Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *PatchOverrideResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PatchOverrideResponse) GetJSON200() *Written {
+	return r.JSON200
+}
+
+// GetJSON201 returns the response for an HTTP 201 `application/json` response
+func (r PatchOverrideResponse) GetJSON201() *WrittenAnew {
+	return r.JSON201
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r PatchOverrideResponse) GetJSON202() *NotLive {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r PatchOverrideResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r PatchOverrideResponse) GetApplicationProblemJSON401() *Unauthorized {
+	return r.ApplicationProblemJSON401
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r PatchOverrideResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r PatchOverrideResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
+func (r PatchOverrideResponse) GetApplicationProblemJSON412() *PreconditionFailed {
+	return r.ApplicationProblemJSON412
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r PatchOverrideResponse) GetApplicationProblemJSON413() *TooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r PatchOverrideResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r PatchOverrideResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r PatchOverrideResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PatchOverrideResponse) GetApplicationProblemJSONDefault() *Other {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PatchOverrideResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PatchOverrideResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PatchOverrideResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PatchOverrideResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // PutOverrideResponse200Headers the declared response headers of an HTTP 200 response for PutOverride
 type PutOverrideResponse200Headers struct {
 	ETag string
@@ -5479,6 +7237,11 @@ type PutOverrideResponse200Headers struct {
 
 // PutOverrideResponse201Headers the declared response headers of an HTTP 201 response for PutOverride
 type PutOverrideResponse201Headers struct {
+	ETag string
+}
+
+// PutOverrideResponse202Headers the declared response headers of an HTTP 202 response for PutOverride
+type PutOverrideResponse202Headers struct {
 	ETag string
 }
 
@@ -5491,9 +7254,11 @@ type PutOverrideResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Override
+	JSON200 *Written
 	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *Override
+	JSON201 *WrittenAnew
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *NotLive
 	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -5516,18 +7281,25 @@ type PutOverrideResponse struct {
 	Headers200 *PutOverrideResponse200Headers
 	// Headers201 the parsed response headers for an HTTP 201 response
 	Headers201 *PutOverrideResponse201Headers
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *PutOverrideResponse202Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *PutOverrideResponse503Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r PutOverrideResponse) GetJSON200() *Override {
+func (r PutOverrideResponse) GetJSON200() *Written {
 	return r.JSON200
 }
 
 // GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r PutOverrideResponse) GetJSON201() *Override {
+func (r PutOverrideResponse) GetJSON201() *WrittenAnew {
 	return r.JSON201
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r PutOverrideResponse) GetJSON202() *NotLive {
+	return r.JSON202
 }
 
 // GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
@@ -6060,6 +7832,16 @@ func (r ListSitesResponse) ContentType() string {
 	return ""
 }
 
+// DeleteSiteResponse200Headers the declared response headers of an HTTP 200 response for DeleteSite
+type DeleteSiteResponse200Headers struct {
+	ETag string
+}
+
+// DeleteSiteResponse202Headers the declared response headers of an HTTP 202 response for DeleteSite
+type DeleteSiteResponse202Headers struct {
+	ETag string
+}
+
 // DeleteSiteResponse503Headers the declared response headers of an HTTP 503 response for DeleteSite
 type DeleteSiteResponse503Headers struct {
 	RetryAfter int
@@ -6068,6 +7850,10 @@ type DeleteSiteResponse503Headers struct {
 type DeleteSiteResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Written
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *NotLive
 	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -6078,12 +7864,28 @@ type DeleteSiteResponse struct {
 	ApplicationProblemJSON409 *Conflict
 	// ApplicationProblemJSON412 the response for an HTTP 412 `application/problem+json` response
 	ApplicationProblemJSON412 *PreconditionFailed
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
 	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
 	ApplicationProblemJSON503 *Unavailable
 	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationProblemJSONDefault *Other
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *DeleteSiteResponse200Headers
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *DeleteSiteResponse202Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *DeleteSiteResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DeleteSiteResponse) GetJSON200() *Written {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r DeleteSiteResponse) GetJSON202() *NotLive {
+	return r.JSON202
 }
 
 // GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
@@ -6109,6 +7911,11 @@ func (r DeleteSiteResponse) GetApplicationProblemJSON409() *Conflict {
 // GetApplicationProblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
 func (r DeleteSiteResponse) GetApplicationProblemJSON412() *PreconditionFailed {
 	return r.ApplicationProblemJSON412
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r DeleteSiteResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
 }
 
 // GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
@@ -6233,6 +8040,145 @@ func (r GetSiteResponse) ContentType() string {
 	return ""
 }
 
+// PatchSiteResponse200Headers the declared response headers of an HTTP 200 response for PatchSite
+type PatchSiteResponse200Headers struct {
+	ETag string
+}
+
+// PatchSiteResponse202Headers the declared response headers of an HTTP 202 response for PatchSite
+type PatchSiteResponse202Headers struct {
+	ETag string
+}
+
+// PatchSiteResponse503Headers the declared response headers of an HTTP 503 response for PatchSite
+type PatchSiteResponse503Headers struct {
+	RetryAfter int
+}
+
+type PatchSiteResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Written
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *NotLive
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationProblemJSON401 *Unauthorized
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationProblemJSON412 *PreconditionFailed
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *TooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Other
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *PatchSiteResponse200Headers
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *PatchSiteResponse202Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *PatchSiteResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PatchSiteResponse) GetJSON200() *Written {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r PatchSiteResponse) GetJSON202() *NotLive {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r PatchSiteResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r PatchSiteResponse) GetApplicationProblemJSON401() *Unauthorized {
+	return r.ApplicationProblemJSON401
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r PatchSiteResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r PatchSiteResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
+func (r PatchSiteResponse) GetApplicationProblemJSON412() *PreconditionFailed {
+	return r.ApplicationProblemJSON412
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r PatchSiteResponse) GetApplicationProblemJSON413() *TooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r PatchSiteResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r PatchSiteResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r PatchSiteResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PatchSiteResponse) GetApplicationProblemJSONDefault() *Other {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PatchSiteResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PatchSiteResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PatchSiteResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PatchSiteResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // PutSiteResponse200Headers the declared response headers of an HTTP 200 response for PutSite
 type PutSiteResponse200Headers struct {
 	ETag string
@@ -6240,6 +8186,11 @@ type PutSiteResponse200Headers struct {
 
 // PutSiteResponse201Headers the declared response headers of an HTTP 201 response for PutSite
 type PutSiteResponse201Headers struct {
+	ETag string
+}
+
+// PutSiteResponse202Headers the declared response headers of an HTTP 202 response for PutSite
+type PutSiteResponse202Headers struct {
 	ETag string
 }
 
@@ -6252,9 +8203,11 @@ type PutSiteResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Site
+	JSON200 *Written
 	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *Site
+	JSON201 *WrittenAnew
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *NotLive
 	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -6277,18 +8230,25 @@ type PutSiteResponse struct {
 	Headers200 *PutSiteResponse200Headers
 	// Headers201 the parsed response headers for an HTTP 201 response
 	Headers201 *PutSiteResponse201Headers
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *PutSiteResponse202Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *PutSiteResponse503Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r PutSiteResponse) GetJSON200() *Site {
+func (r PutSiteResponse) GetJSON200() *Written {
 	return r.JSON200
 }
 
 // GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r PutSiteResponse) GetJSON201() *Site {
+func (r PutSiteResponse) GetJSON201() *WrittenAnew {
 	return r.JSON201
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r PutSiteResponse) GetJSON202() *NotLive {
+	return r.JSON202
 }
 
 // GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
@@ -6441,6 +8401,16 @@ func (r ListUpstreamsResponse) ContentType() string {
 	return ""
 }
 
+// DeleteUpstreamResponse200Headers the declared response headers of an HTTP 200 response for DeleteUpstream
+type DeleteUpstreamResponse200Headers struct {
+	ETag string
+}
+
+// DeleteUpstreamResponse202Headers the declared response headers of an HTTP 202 response for DeleteUpstream
+type DeleteUpstreamResponse202Headers struct {
+	ETag string
+}
+
 // DeleteUpstreamResponse503Headers the declared response headers of an HTTP 503 response for DeleteUpstream
 type DeleteUpstreamResponse503Headers struct {
 	RetryAfter int
@@ -6449,6 +8419,10 @@ type DeleteUpstreamResponse503Headers struct {
 type DeleteUpstreamResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Written
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *NotLive
 	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -6459,12 +8433,28 @@ type DeleteUpstreamResponse struct {
 	ApplicationProblemJSON409 *Conflict
 	// ApplicationProblemJSON412 the response for an HTTP 412 `application/problem+json` response
 	ApplicationProblemJSON412 *PreconditionFailed
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
 	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
 	ApplicationProblemJSON503 *Unavailable
 	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
 	ApplicationProblemJSONDefault *Other
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *DeleteUpstreamResponse200Headers
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *DeleteUpstreamResponse202Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *DeleteUpstreamResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r DeleteUpstreamResponse) GetJSON200() *Written {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r DeleteUpstreamResponse) GetJSON202() *NotLive {
+	return r.JSON202
 }
 
 // GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
@@ -6490,6 +8480,11 @@ func (r DeleteUpstreamResponse) GetApplicationProblemJSON409() *Conflict {
 // GetApplicationProblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
 func (r DeleteUpstreamResponse) GetApplicationProblemJSON412() *PreconditionFailed {
 	return r.ApplicationProblemJSON412
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r DeleteUpstreamResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
 }
 
 // GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
@@ -6614,6 +8609,145 @@ func (r GetUpstreamResponse) ContentType() string {
 	return ""
 }
 
+// PatchUpstreamResponse200Headers the declared response headers of an HTTP 200 response for PatchUpstream
+type PatchUpstreamResponse200Headers struct {
+	ETag string
+}
+
+// PatchUpstreamResponse202Headers the declared response headers of an HTTP 202 response for PatchUpstream
+type PatchUpstreamResponse202Headers struct {
+	ETag string
+}
+
+// PatchUpstreamResponse503Headers the declared response headers of an HTTP 503 response for PatchUpstream
+type PatchUpstreamResponse503Headers struct {
+	RetryAfter int
+}
+
+type PatchUpstreamResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Written
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *NotLive
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationProblemJSON401 *Unauthorized
+	// ApplicationProblemJSON404 the response for an HTTP 404 `application/problem+json` response
+	ApplicationProblemJSON404 *NotFound
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON412 the response for an HTTP 412 `application/problem+json` response
+	ApplicationProblemJSON412 *PreconditionFailed
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *TooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Other
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *PatchUpstreamResponse200Headers
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *PatchUpstreamResponse202Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *PatchUpstreamResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r PatchUpstreamResponse) GetJSON200() *Written {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r PatchUpstreamResponse) GetJSON202() *NotLive {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r PatchUpstreamResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r PatchUpstreamResponse) GetApplicationProblemJSON401() *Unauthorized {
+	return r.ApplicationProblemJSON401
+}
+
+// GetApplicationProblemJSON404 returns the response for an HTTP 404 `application/problem+json` response
+func (r PatchUpstreamResponse) GetApplicationProblemJSON404() *NotFound {
+	return r.ApplicationProblemJSON404
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r PatchUpstreamResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON412 returns the response for an HTTP 412 `application/problem+json` response
+func (r PatchUpstreamResponse) GetApplicationProblemJSON412() *PreconditionFailed {
+	return r.ApplicationProblemJSON412
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r PatchUpstreamResponse) GetApplicationProblemJSON413() *TooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r PatchUpstreamResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r PatchUpstreamResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r PatchUpstreamResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r PatchUpstreamResponse) GetApplicationProblemJSONDefault() *Other {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r PatchUpstreamResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r PatchUpstreamResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r PatchUpstreamResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r PatchUpstreamResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // PutUpstreamResponse200Headers the declared response headers of an HTTP 200 response for PutUpstream
 type PutUpstreamResponse200Headers struct {
 	ETag string
@@ -6621,6 +8755,11 @@ type PutUpstreamResponse200Headers struct {
 
 // PutUpstreamResponse201Headers the declared response headers of an HTTP 201 response for PutUpstream
 type PutUpstreamResponse201Headers struct {
+	ETag string
+}
+
+// PutUpstreamResponse202Headers the declared response headers of an HTTP 202 response for PutUpstream
+type PutUpstreamResponse202Headers struct {
 	ETag string
 }
 
@@ -6633,9 +8772,11 @@ type PutUpstreamResponse struct {
 	Body         []byte
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
-	JSON200 *Upstream
+	JSON200 *Written
 	// JSON201 the response for an HTTP 201 `application/json` response
-	JSON201 *Upstream
+	JSON201 *WrittenAnew
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *NotLive
 	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
 	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
@@ -6658,18 +8799,25 @@ type PutUpstreamResponse struct {
 	Headers200 *PutUpstreamResponse200Headers
 	// Headers201 the parsed response headers for an HTTP 201 response
 	Headers201 *PutUpstreamResponse201Headers
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *PutUpstreamResponse202Headers
 	// Headers503 the parsed response headers for an HTTP 503 response
 	Headers503 *PutUpstreamResponse503Headers
 }
 
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
-func (r PutUpstreamResponse) GetJSON200() *Upstream {
+func (r PutUpstreamResponse) GetJSON200() *Written {
 	return r.JSON200
 }
 
 // GetJSON201 returns the response for an HTTP 201 `application/json` response
-func (r PutUpstreamResponse) GetJSON201() *Upstream {
+func (r PutUpstreamResponse) GetJSON201() *WrittenAnew {
 	return r.JSON201
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r PutUpstreamResponse) GetJSON202() *NotLive {
+	return r.JSON202
 }
 
 // GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
@@ -6792,6 +8940,9 @@ func (c *ClientWithResponses) GetReadinessWithResponse(ctx context.Context, reqE
 // All or nothing, and idempotent. Objects that the document does not name stay as they are. At most 120 objects and
 // 350 KB in one change.
 //
+// With `owner`, each object gets that owner, and one of another owner is refused with 409. With `prune` too, the objects
+// of that owner that the document lacks are deleted in the same change: so a repository can hold all that there is.
+//
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
 // Corresponds with POST /v1/apply (the `Apply` operationId).
@@ -6807,6 +8958,9 @@ func (c *ClientWithResponses) ApplyWithBodyWithResponse(ctx context.Context, par
 //
 // All or nothing, and idempotent. Objects that the document does not name stay as they are. At most 120 objects and
 // 350 KB in one change.
+//
+// With `owner`, each object gets that owner, and one of another owner is refused with 409. With `prune` too, the objects
+// of that owner that the document lacks are deleted in the same change: so a repository can hold all that there is.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //
@@ -6935,6 +9089,38 @@ func (c *ClientWithResponses) GetCertificateWithResponse(ctx context.Context, na
 	return ParseGetCertificateResponse(rsp)
 }
 
+// PatchCertificateWithBodyWithResponse Change fields of a certificate
+//
+// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+// version of sluice wrote; `null` removes a field. With `key`, `keySHA256` follows by itself. A certificate that does not exist is 404.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/certificates/{name} (the `PatchCertificate` operationId).
+func (c *ClientWithResponses) PatchCertificateWithBodyWithResponse(ctx context.Context, name Name, params *PatchCertificateParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PatchCertificateResponse, error) {
+	rsp, err := c.PatchCertificateWithBody(ctx, name, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePatchCertificateResponse(rsp)
+}
+
+// PatchCertificateWithApplicationMergePatchPlusJSONBodyWithResponse Change fields of a certificate
+//
+// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+// version of sluice wrote; `null` removes a field. With `key`, `keySHA256` follows by itself. A certificate that does not exist is 404.
+//
+// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/certificates/{name} (the `PatchCertificate` operationId).
+func (c *ClientWithResponses) PatchCertificateWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, name Name, params *PatchCertificateParams, body PatchCertificateApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*PatchCertificateResponse, error) {
+	rsp, err := c.PatchCertificateWithApplicationMergePatchPlusJSONBody(ctx, name, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePatchCertificateResponse(rsp)
+}
+
 // PutCertificateWithBodyWithResponse Create or replace a certificate
 //
 // With a key, or with the `keySHA256` of a key that is stored. The key is kept apart, as a secret, and never shown again.
@@ -7060,6 +9246,38 @@ func (c *ClientWithResponses) GetOverrideWithResponse(ctx context.Context, servi
 		return nil, err
 	}
 	return ParseGetOverrideResponse(rsp)
+}
+
+// PatchOverrideWithBodyWithResponse Change fields of an override
+//
+// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+// version of sluice wrote; `null` removes a field. An override that does not exist is created: it is one without fields.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/overrides/{service}/{id} (the `PatchOverride` operationId).
+func (c *ClientWithResponses) PatchOverrideWithBodyWithResponse(ctx context.Context, service Service, id NodeID, params *PatchOverrideParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PatchOverrideResponse, error) {
+	rsp, err := c.PatchOverrideWithBody(ctx, service, id, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePatchOverrideResponse(rsp)
+}
+
+// PatchOverrideWithApplicationMergePatchPlusJSONBodyWithResponse Change fields of an override
+//
+// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+// version of sluice wrote; `null` removes a field. An override that does not exist is created: it is one without fields.
+//
+// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/overrides/{service}/{id} (the `PatchOverride` operationId).
+func (c *ClientWithResponses) PatchOverrideWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, service Service, id NodeID, params *PatchOverrideParams, body PatchOverrideApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*PatchOverrideResponse, error) {
+	rsp, err := c.PatchOverrideWithApplicationMergePatchPlusJSONBody(ctx, service, id, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePatchOverrideResponse(rsp)
 }
 
 // PutOverrideWithBodyWithResponse Create or replace an override
@@ -7217,6 +9435,38 @@ func (c *ClientWithResponses) GetSiteWithResponse(ctx context.Context, name Name
 	return ParseGetSiteResponse(rsp)
 }
 
+// PatchSiteWithBodyWithResponse Change fields of a site
+//
+// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+// version of sluice wrote; `null` removes a field. Lists, such as `routes`, are replaced as a whole. A site that does not exist is 404.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/sites/{name} (the `PatchSite` operationId).
+func (c *ClientWithResponses) PatchSiteWithBodyWithResponse(ctx context.Context, name Name, params *PatchSiteParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PatchSiteResponse, error) {
+	rsp, err := c.PatchSiteWithBody(ctx, name, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePatchSiteResponse(rsp)
+}
+
+// PatchSiteWithApplicationMergePatchPlusJSONBodyWithResponse Change fields of a site
+//
+// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+// version of sluice wrote; `null` removes a field. Lists, such as `routes`, are replaced as a whole. A site that does not exist is 404.
+//
+// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/sites/{name} (the `PatchSite` operationId).
+func (c *ClientWithResponses) PatchSiteWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, name Name, params *PatchSiteParams, body PatchSiteApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*PatchSiteResponse, error) {
+	rsp, err := c.PatchSiteWithApplicationMergePatchPlusJSONBody(ctx, name, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePatchSiteResponse(rsp)
+}
+
 // PutSiteWithBodyWithResponse Create or replace a site
 //
 // Its upstreams and its certificate must exist. A host may be on a listener once, and sites that share a listener agree on its options.
@@ -7288,6 +9538,38 @@ func (c *ClientWithResponses) GetUpstreamWithResponse(ctx context.Context, name 
 		return nil, err
 	}
 	return ParseGetUpstreamResponse(rsp)
+}
+
+// PatchUpstreamWithBodyWithResponse Change fields of an upstream
+//
+// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+// version of sluice wrote; `null` removes a field. An upstream that does not exist is 404.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/upstreams/{name} (the `PatchUpstream` operationId).
+func (c *ClientWithResponses) PatchUpstreamWithBodyWithResponse(ctx context.Context, name Name, params *PatchUpstreamParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*PatchUpstreamResponse, error) {
+	rsp, err := c.PatchUpstreamWithBody(ctx, name, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePatchUpstreamResponse(rsp)
+}
+
+// PatchUpstreamWithApplicationMergePatchPlusJSONBodyWithResponse Change fields of an upstream
+//
+// A JSON merge patch (RFC 7396) on the object as it is stored: what the patch does not name stays, also what a newer
+// version of sluice wrote; `null` removes a field. An upstream that does not exist is 404.
+//
+// Takes a body of the `application/merge-patch+json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with PATCH /v1/upstreams/{name} (the `PatchUpstream` operationId).
+func (c *ClientWithResponses) PatchUpstreamWithApplicationMergePatchPlusJSONBodyWithResponse(ctx context.Context, name Name, params *PatchUpstreamParams, body PatchUpstreamApplicationMergePatchPlusJSONRequestBody, reqEditors ...RequestEditorFn) (*PatchUpstreamResponse, error) {
+	rsp, err := c.PatchUpstreamWithApplicationMergePatchPlusJSONBody(ctx, name, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParsePatchUpstreamResponse(rsp)
 }
 
 // PutUpstreamWithBodyWithResponse Create or replace an upstream
@@ -7455,11 +9737,18 @@ func ParseApplyResponse(rsp *http.Response) (*ApplyResponse, error) {
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest ApplyResult
+		var dest Written
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest NotLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest BadRequest
@@ -7481,6 +9770,13 @@ func ParseApplyResponse(rsp *http.Response) (*ApplyResponse, error) {
 			return nil, err
 		}
 		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON412 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
 		var dest TooLarge
@@ -7520,6 +9816,26 @@ func ParseApplyResponse(rsp *http.Response) (*ApplyResponse, error) {
 	}
 
 	switch {
+	case rsp.StatusCode == 200:
+		var headers ApplyResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 202:
+		var headers ApplyResponse202Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers202 = &headers
 	case rsp.StatusCode == 503:
 		var headers ApplyResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -7616,8 +9932,19 @@ func ParseDeleteApprovalResponse(rsp *http.Response) (*DeleteApprovalResponse, e
 	}
 
 	switch {
-	case rsp.StatusCode == 204:
-		break // No content-type
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Written
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest NotLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest BadRequest
@@ -7654,6 +9981,13 @@ func ParseDeleteApprovalResponse(rsp *http.Response) (*DeleteApprovalResponse, e
 		}
 		response.ApplicationProblemJSON412 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest Unavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -7671,6 +10005,26 @@ func ParseDeleteApprovalResponse(rsp *http.Response) (*DeleteApprovalResponse, e
 	}
 
 	switch {
+	case rsp.StatusCode == 200:
+		var headers DeleteApprovalResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 202:
+		var headers DeleteApprovalResponse202Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers202 = &headers
 	case rsp.StatusCode == 503:
 		var headers DeleteApprovalResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -7778,18 +10132,25 @@ func ParsePutApprovalResponse(rsp *http.Response) (*PutApprovalResponse, error) 
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Approval
+		var dest Written
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest Approval
+		var dest WrittenAnew
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest NotLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest BadRequest
@@ -7861,7 +10222,7 @@ func ParsePutApprovalResponse(rsp *http.Response) (*PutApprovalResponse, error) 
 		var headers PutApprovalResponse200Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
 			headers.ETag = value
@@ -7871,12 +10232,22 @@ func ParsePutApprovalResponse(rsp *http.Response) (*PutApprovalResponse, error) 
 		var headers PutApprovalResponse201Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
 			headers.ETag = value
 		}
 		response.Headers201 = &headers
+	case rsp.StatusCode == 202:
+		var headers PutApprovalResponse202Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers202 = &headers
 	case rsp.StatusCode == 503:
 		var headers PutApprovalResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -7973,8 +10344,19 @@ func ParseDeleteCertificateResponse(rsp *http.Response) (*DeleteCertificateRespo
 	}
 
 	switch {
-	case rsp.StatusCode == 204:
-		break // No content-type
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Written
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest NotLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest BadRequest
@@ -8011,6 +10393,13 @@ func ParseDeleteCertificateResponse(rsp *http.Response) (*DeleteCertificateRespo
 		}
 		response.ApplicationProblemJSON412 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest Unavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -8028,6 +10417,26 @@ func ParseDeleteCertificateResponse(rsp *http.Response) (*DeleteCertificateRespo
 	}
 
 	switch {
+	case rsp.StatusCode == 200:
+		var headers DeleteCertificateResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 202:
+		var headers DeleteCertificateResponse202Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers202 = &headers
 	case rsp.StatusCode == 503:
 		var headers DeleteCertificateResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -8120,6 +10529,142 @@ func ParseGetCertificateResponse(rsp *http.Response) (*GetCertificateResponse, e
 	return response, nil
 }
 
+// ParsePatchCertificateResponse parses an HTTP response from a PatchCertificateWithResponse call
+func ParsePatchCertificateResponse(rsp *http.Response) (*PatchCertificateResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PatchCertificateResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Written
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest NotLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthorized
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON412 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Other
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers PatchCertificateResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 202:
+		var headers PatchCertificateResponse202Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers202 = &headers
+	case rsp.StatusCode == 503:
+		var headers PatchCertificateResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
 // ParsePutCertificateResponse parses an HTTP response from a PutCertificateWithResponse call
 func ParsePutCertificateResponse(rsp *http.Response) (*PutCertificateResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8135,18 +10680,25 @@ func ParsePutCertificateResponse(rsp *http.Response) (*PutCertificateResponse, e
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Certificate
+		var dest Written
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest Certificate
+		var dest WrittenAnew
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest NotLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest BadRequest
@@ -8218,7 +10770,7 @@ func ParsePutCertificateResponse(rsp *http.Response) (*PutCertificateResponse, e
 		var headers PutCertificateResponse200Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
 			headers.ETag = value
@@ -8228,12 +10780,22 @@ func ParsePutCertificateResponse(rsp *http.Response) (*PutCertificateResponse, e
 		var headers PutCertificateResponse201Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
 			headers.ETag = value
 		}
 		response.Headers201 = &headers
+	case rsp.StatusCode == 202:
+		var headers PutCertificateResponse202Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers202 = &headers
 	case rsp.StatusCode == 503:
 		var headers PutCertificateResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -8594,8 +11156,19 @@ func ParseDeleteOverrideResponse(rsp *http.Response) (*DeleteOverrideResponse, e
 	}
 
 	switch {
-	case rsp.StatusCode == 204:
-		break // No content-type
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Written
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest NotLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest BadRequest
@@ -8632,6 +11205,13 @@ func ParseDeleteOverrideResponse(rsp *http.Response) (*DeleteOverrideResponse, e
 		}
 		response.ApplicationProblemJSON412 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest Unavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -8649,6 +11229,26 @@ func ParseDeleteOverrideResponse(rsp *http.Response) (*DeleteOverrideResponse, e
 	}
 
 	switch {
+	case rsp.StatusCode == 200:
+		var headers DeleteOverrideResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 202:
+		var headers DeleteOverrideResponse202Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers202 = &headers
 	case rsp.StatusCode == 503:
 		var headers DeleteOverrideResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -8741,6 +11341,159 @@ func ParseGetOverrideResponse(rsp *http.Response) (*GetOverrideResponse, error) 
 	return response, nil
 }
 
+// ParsePatchOverrideResponse parses an HTTP response from a PatchOverrideWithResponse call
+func ParsePatchOverrideResponse(rsp *http.Response) (*PatchOverrideResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PatchOverrideResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Written
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
+		var dest WrittenAnew
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest NotLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthorized
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON412 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Other
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers PatchOverrideResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 201:
+		var headers PatchOverrideResponse201Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers201 = &headers
+	case rsp.StatusCode == 202:
+		var headers PatchOverrideResponse202Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers202 = &headers
+	case rsp.StatusCode == 503:
+		var headers PatchOverrideResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
 // ParsePutOverrideResponse parses an HTTP response from a PutOverrideWithResponse call
 func ParsePutOverrideResponse(rsp *http.Response) (*PutOverrideResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -8756,18 +11509,25 @@ func ParsePutOverrideResponse(rsp *http.Response) (*PutOverrideResponse, error) 
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Override
+		var dest Written
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest Override
+		var dest WrittenAnew
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest NotLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest BadRequest
@@ -8839,7 +11599,7 @@ func ParsePutOverrideResponse(rsp *http.Response) (*PutOverrideResponse, error) 
 		var headers PutOverrideResponse200Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
 			headers.ETag = value
@@ -8849,12 +11609,22 @@ func ParsePutOverrideResponse(rsp *http.Response) (*PutOverrideResponse, error) 
 		var headers PutOverrideResponse201Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
 			headers.ETag = value
 		}
 		response.Headers201 = &headers
+	case rsp.StatusCode == 202:
+		var headers PutOverrideResponse202Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers202 = &headers
 	case rsp.StatusCode == 503:
 		var headers PutOverrideResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -9283,8 +12053,19 @@ func ParseDeleteSiteResponse(rsp *http.Response) (*DeleteSiteResponse, error) {
 	}
 
 	switch {
-	case rsp.StatusCode == 204:
-		break // No content-type
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Written
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest NotLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest BadRequest
@@ -9321,6 +12102,13 @@ func ParseDeleteSiteResponse(rsp *http.Response) (*DeleteSiteResponse, error) {
 		}
 		response.ApplicationProblemJSON412 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest Unavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -9338,6 +12126,26 @@ func ParseDeleteSiteResponse(rsp *http.Response) (*DeleteSiteResponse, error) {
 	}
 
 	switch {
+	case rsp.StatusCode == 200:
+		var headers DeleteSiteResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 202:
+		var headers DeleteSiteResponse202Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers202 = &headers
 	case rsp.StatusCode == 503:
 		var headers DeleteSiteResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -9430,6 +12238,142 @@ func ParseGetSiteResponse(rsp *http.Response) (*GetSiteResponse, error) {
 	return response, nil
 }
 
+// ParsePatchSiteResponse parses an HTTP response from a PatchSiteWithResponse call
+func ParsePatchSiteResponse(rsp *http.Response) (*PatchSiteResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PatchSiteResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Written
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest NotLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthorized
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON412 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Other
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers PatchSiteResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 202:
+		var headers PatchSiteResponse202Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers202 = &headers
+	case rsp.StatusCode == 503:
+		var headers PatchSiteResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
 // ParsePutSiteResponse parses an HTTP response from a PutSiteWithResponse call
 func ParsePutSiteResponse(rsp *http.Response) (*PutSiteResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -9445,18 +12389,25 @@ func ParsePutSiteResponse(rsp *http.Response) (*PutSiteResponse, error) {
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Site
+		var dest Written
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest Site
+		var dest WrittenAnew
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest NotLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest BadRequest
@@ -9528,7 +12479,7 @@ func ParsePutSiteResponse(rsp *http.Response) (*PutSiteResponse, error) {
 		var headers PutSiteResponse200Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
 			headers.ETag = value
@@ -9538,12 +12489,22 @@ func ParsePutSiteResponse(rsp *http.Response) (*PutSiteResponse, error) {
 		var headers PutSiteResponse201Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
 			headers.ETag = value
 		}
 		response.Headers201 = &headers
+	case rsp.StatusCode == 202:
+		var headers PutSiteResponse202Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers202 = &headers
 	case rsp.StatusCode == 503:
 		var headers PutSiteResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -9640,8 +12601,19 @@ func ParseDeleteUpstreamResponse(rsp *http.Response) (*DeleteUpstreamResponse, e
 	}
 
 	switch {
-	case rsp.StatusCode == 204:
-		break // No content-type
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Written
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest NotLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest BadRequest
@@ -9678,6 +12650,13 @@ func ParseDeleteUpstreamResponse(rsp *http.Response) (*DeleteUpstreamResponse, e
 		}
 		response.ApplicationProblemJSON412 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
 		var dest Unavailable
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -9695,6 +12674,26 @@ func ParseDeleteUpstreamResponse(rsp *http.Response) (*DeleteUpstreamResponse, e
 	}
 
 	switch {
+	case rsp.StatusCode == 200:
+		var headers DeleteUpstreamResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 202:
+		var headers DeleteUpstreamResponse202Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers202 = &headers
 	case rsp.StatusCode == 503:
 		var headers DeleteUpstreamResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -9787,6 +12786,142 @@ func ParseGetUpstreamResponse(rsp *http.Response) (*GetUpstreamResponse, error) 
 	return response, nil
 }
 
+// ParsePatchUpstreamResponse parses an HTTP response from a PatchUpstreamWithResponse call
+func ParsePatchUpstreamResponse(rsp *http.Response) (*PatchUpstreamResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &PatchUpstreamResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Written
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest NotLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthorized
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 404:
+		var dest NotFound
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON404 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 412:
+		var dest PreconditionFailed
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON412 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Other
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers PatchUpstreamResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 202:
+		var headers PatchUpstreamResponse202Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers202 = &headers
+	case rsp.StatusCode == 503:
+		var headers PatchUpstreamResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
 // ParsePutUpstreamResponse parses an HTTP response from a PutUpstreamWithResponse call
 func ParsePutUpstreamResponse(rsp *http.Response) (*PutUpstreamResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -9802,18 +12937,25 @@ func ParsePutUpstreamResponse(rsp *http.Response) (*PutUpstreamResponse, error) 
 
 	switch {
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
-		var dest Upstream
+		var dest Written
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON200 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 201:
-		var dest Upstream
+		var dest WrittenAnew
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
 			return nil, err
 		}
 		response.JSON201 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest NotLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
 		var dest BadRequest
@@ -9885,7 +13027,7 @@ func ParsePutUpstreamResponse(rsp *http.Response) (*PutUpstreamResponse, error) 
 		var headers PutUpstreamResponse200Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
 			headers.ETag = value
@@ -9895,12 +13037,22 @@ func ParsePutUpstreamResponse(rsp *http.Response) (*PutUpstreamResponse, error) 
 		var headers PutUpstreamResponse201Headers
 		if values := rsp.Header.Values("ETag"); len(values) > 0 {
 			var value string
-			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "string", Format: ""}); err != nil {
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
 				return nil, err
 			}
 			headers.ETag = value
 		}
 		response.Headers201 = &headers
+	case rsp.StatusCode == 202:
+		var headers PutUpstreamResponse202Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers202 = &headers
 	case rsp.StatusCode == 503:
 		var headers PutUpstreamResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
@@ -9951,6 +13103,9 @@ type ServerInterface interface {
 	// GetCertificate Get a certificate
 	// (GET /v1/certificates/{name})
 	GetCertificate(ctx echo.Context, name Name) error
+	// PatchCertificate Change fields of a certificate
+	// (PATCH /v1/certificates/{name})
+	PatchCertificate(ctx echo.Context, name Name, params PatchCertificateParams) error
 	// PutCertificate Create or replace a certificate
 	// (PUT /v1/certificates/{name})
 	PutCertificate(ctx echo.Context, name Name, params PutCertificateParams) error
@@ -9975,6 +13130,9 @@ type ServerInterface interface {
 	// GetOverride Get an override
 	// (GET /v1/overrides/{service}/{id})
 	GetOverride(ctx echo.Context, service Service, id NodeID) error
+	// PatchOverride Change fields of an override
+	// (PATCH /v1/overrides/{service}/{id})
+	PatchOverride(ctx echo.Context, service Service, id NodeID, params PatchOverrideParams) error
 	// PutOverride Create or replace an override
 	// (PUT /v1/overrides/{service}/{id})
 	PutOverride(ctx echo.Context, service Service, id NodeID, params PutOverrideParams) error
@@ -10002,6 +13160,9 @@ type ServerInterface interface {
 	// GetSite Get a site
 	// (GET /v1/sites/{name})
 	GetSite(ctx echo.Context, name Name) error
+	// PatchSite Change fields of a site
+	// (PATCH /v1/sites/{name})
+	PatchSite(ctx echo.Context, name Name, params PatchSiteParams) error
 	// PutSite Create or replace a site
 	// (PUT /v1/sites/{name})
 	PutSite(ctx echo.Context, name Name, params PutSiteParams) error
@@ -10014,6 +13175,9 @@ type ServerInterface interface {
 	// GetUpstream Get an upstream
 	// (GET /v1/upstreams/{name})
 	GetUpstream(ctx echo.Context, name Name) error
+	// PatchUpstream Change fields of an upstream
+	// (PATCH /v1/upstreams/{name})
+	PatchUpstream(ctx echo.Context, name Name, params PatchUpstreamParams) error
 	// PutUpstream Create or replace an upstream
 	// (PUT /v1/upstreams/{name})
 	PutUpstream(ctx echo.Context, name Name, params PutUpstreamParams) error
@@ -10057,11 +13221,32 @@ func (w *ServerInterfaceWrapper) Apply(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params ApplyParams
+	// ------------- Optional query parameter "owner" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "owner", ctx.QueryParams(), &params.Owner, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter owner: %s", err))
+	}
+
+	// ------------- Optional query parameter "prune" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prune", ctx.QueryParams(), &params.Prune, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prune: %s", err))
+	}
+
 	// ------------- Optional query parameter "dryRun" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
 	}
 
 	headers := ctx.Request().Header
@@ -10124,6 +13309,19 @@ func (w *ServerInterfaceWrapper) DeleteApproval(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params DeleteApprovalParams
+	// ------------- Optional query parameter "dryRun" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
+	}
 
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "If-Match" -------------
@@ -10191,6 +13389,19 @@ func (w *ServerInterfaceWrapper) PutApproval(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params PutApprovalParams
+	// ------------- Optional query parameter "dryRun" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
+	}
 
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "If-Match" -------------
@@ -10282,6 +13493,19 @@ func (w *ServerInterfaceWrapper) DeleteCertificate(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params DeleteCertificateParams
+	// ------------- Optional query parameter "dryRun" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
+	}
 
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "If-Match" -------------
@@ -10336,6 +13560,85 @@ func (w *ServerInterfaceWrapper) GetCertificate(ctx echo.Context) error {
 	return err
 }
 
+// PatchCertificate converts echo context to params.
+func (w *ServerInterfaceWrapper) PatchCertificate(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PatchCertificateParams
+	// ------------- Optional query parameter "dryRun" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = IfMatch
+	}
+	// ------------- Optional header parameter "If-None-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-None-Match")]; found {
+		var IfNoneMatch IfNoneMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-None-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-None-Match", valueList[0], &IfNoneMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-None-Match: %s", err))
+		}
+
+		params.IfNoneMatch = IfNoneMatch
+	}
+	// ------------- Optional header parameter "X-Change-Reason" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Change-Reason")]; found {
+		var XChangeReason Reason
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Change-Reason, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Change-Reason", valueList[0], &XChangeReason, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Change-Reason: %s", err))
+		}
+
+		params.XChangeReason = XChangeReason
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PatchCertificate(ctx, name, params)
+	return err
+}
+
 // PutCertificate converts echo context to params.
 func (w *ServerInterfaceWrapper) PutCertificate(ctx echo.Context) error {
 	var err error
@@ -10349,6 +13652,19 @@ func (w *ServerInterfaceWrapper) PutCertificate(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params PutCertificateParams
+	// ------------- Optional query parameter "dryRun" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
+	}
 
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "If-Match" -------------
@@ -10507,6 +13823,19 @@ func (w *ServerInterfaceWrapper) DeleteOverride(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params DeleteOverrideParams
+	// ------------- Optional query parameter "dryRun" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
+	}
 
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "If-Match" -------------
@@ -10569,6 +13898,93 @@ func (w *ServerInterfaceWrapper) GetOverride(ctx echo.Context) error {
 	return err
 }
 
+// PatchOverride converts echo context to params.
+func (w *ServerInterfaceWrapper) PatchOverride(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "service" -------------
+	var service Service
+
+	err = runtime.BindStyledParameterWithOptions("simple", "service", ctx.Param("service"), &service, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter service: %s", err))
+	}
+
+	// ------------- Path parameter "id" -------------
+	var id NodeID
+
+	err = runtime.BindStyledParameterWithOptions("simple", "id", ctx.Param("id"), &id, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter id: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PatchOverrideParams
+	// ------------- Optional query parameter "dryRun" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = IfMatch
+	}
+	// ------------- Optional header parameter "If-None-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-None-Match")]; found {
+		var IfNoneMatch IfNoneMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-None-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-None-Match", valueList[0], &IfNoneMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-None-Match: %s", err))
+		}
+
+		params.IfNoneMatch = IfNoneMatch
+	}
+	// ------------- Optional header parameter "X-Change-Reason" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Change-Reason")]; found {
+		var XChangeReason Reason
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Change-Reason, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Change-Reason", valueList[0], &XChangeReason, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Change-Reason: %s", err))
+		}
+
+		params.XChangeReason = XChangeReason
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PatchOverride(ctx, service, id, params)
+	return err
+}
+
 // PutOverride converts echo context to params.
 func (w *ServerInterfaceWrapper) PutOverride(ctx echo.Context) error {
 	var err error
@@ -10590,6 +14006,19 @@ func (w *ServerInterfaceWrapper) PutOverride(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params PutOverrideParams
+	// ------------- Optional query parameter "dryRun" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
+	}
 
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "If-Match" -------------
@@ -10780,6 +14209,19 @@ func (w *ServerInterfaceWrapper) DeleteSite(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params DeleteSiteParams
+	// ------------- Optional query parameter "dryRun" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
+	}
 
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "If-Match" -------------
@@ -10834,6 +14276,85 @@ func (w *ServerInterfaceWrapper) GetSite(ctx echo.Context) error {
 	return err
 }
 
+// PatchSite converts echo context to params.
+func (w *ServerInterfaceWrapper) PatchSite(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PatchSiteParams
+	// ------------- Optional query parameter "dryRun" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = IfMatch
+	}
+	// ------------- Optional header parameter "If-None-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-None-Match")]; found {
+		var IfNoneMatch IfNoneMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-None-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-None-Match", valueList[0], &IfNoneMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-None-Match: %s", err))
+		}
+
+		params.IfNoneMatch = IfNoneMatch
+	}
+	// ------------- Optional header parameter "X-Change-Reason" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Change-Reason")]; found {
+		var XChangeReason Reason
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Change-Reason, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Change-Reason", valueList[0], &XChangeReason, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Change-Reason: %s", err))
+		}
+
+		params.XChangeReason = XChangeReason
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PatchSite(ctx, name, params)
+	return err
+}
+
 // PutSite converts echo context to params.
 func (w *ServerInterfaceWrapper) PutSite(ctx echo.Context) error {
 	var err error
@@ -10847,6 +14368,19 @@ func (w *ServerInterfaceWrapper) PutSite(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params PutSiteParams
+	// ------------- Optional query parameter "dryRun" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
+	}
 
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "If-Match" -------------
@@ -10938,6 +14472,19 @@ func (w *ServerInterfaceWrapper) DeleteUpstream(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params DeleteUpstreamParams
+	// ------------- Optional query parameter "dryRun" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
+	}
 
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "If-Match" -------------
@@ -10992,6 +14539,85 @@ func (w *ServerInterfaceWrapper) GetUpstream(ctx echo.Context) error {
 	return err
 }
 
+// PatchUpstream converts echo context to params.
+func (w *ServerInterfaceWrapper) PatchUpstream(ctx echo.Context) error {
+	var err error
+	// ------------- Path parameter "name" -------------
+	var name Name
+
+	err = runtime.BindStyledParameterWithOptions("simple", "name", ctx.Param("name"), &name, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationPath, Explode: false, Required: true, Type: "string", Format: "", ValueIsUnescaped: ctx.Request().URL.RawPath == ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter name: %s", err))
+	}
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params PatchUpstreamParams
+	// ------------- Optional query parameter "dryRun" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "If-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-Match")]; found {
+		var IfMatch IfMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-Match", valueList[0], &IfMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-Match: %s", err))
+		}
+
+		params.IfMatch = IfMatch
+	}
+	// ------------- Optional header parameter "If-None-Match" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("If-None-Match")]; found {
+		var IfNoneMatch IfNoneMatch
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for If-None-Match, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "If-None-Match", valueList[0], &IfNoneMatch, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter If-None-Match: %s", err))
+		}
+
+		params.IfNoneMatch = IfNoneMatch
+	}
+	// ------------- Optional header parameter "X-Change-Reason" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Change-Reason")]; found {
+		var XChangeReason Reason
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Change-Reason, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Change-Reason", valueList[0], &XChangeReason, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Change-Reason: %s", err))
+		}
+
+		params.XChangeReason = XChangeReason
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.PatchUpstream(ctx, name, params)
+	return err
+}
+
 // PutUpstream converts echo context to params.
 func (w *ServerInterfaceWrapper) PutUpstream(ctx echo.Context) error {
 	var err error
@@ -11005,6 +14631,19 @@ func (w *ServerInterfaceWrapper) PutUpstream(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params PutUpstreamParams
+	// ------------- Optional query parameter "dryRun" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
+	}
 
 	headers := ctx.Request().Header
 	// ------------- Optional header parameter "If-Match" -------------
@@ -11108,18 +14747,22 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/upstreams", wrapper.ListUpstreams, options.OperationMiddlewares["listUpstreams"]...)
 	router.DELETE(options.BaseURL+"/v1/upstreams/:name", wrapper.DeleteUpstream, options.OperationMiddlewares["deleteUpstream"]...)
 	router.GET(options.BaseURL+"/v1/upstreams/:name", wrapper.GetUpstream, options.OperationMiddlewares["getUpstream"]...)
+	router.PATCH(options.BaseURL+"/v1/upstreams/:name", wrapper.PatchUpstream, options.OperationMiddlewares["patchUpstream"]...)
 	router.PUT(options.BaseURL+"/v1/upstreams/:name", wrapper.PutUpstream, options.OperationMiddlewares["putUpstream"]...)
 	router.GET(options.BaseURL+"/v1/sites", wrapper.ListSites, options.OperationMiddlewares["listSites"]...)
 	router.DELETE(options.BaseURL+"/v1/sites/:name", wrapper.DeleteSite, options.OperationMiddlewares["deleteSite"]...)
 	router.GET(options.BaseURL+"/v1/sites/:name", wrapper.GetSite, options.OperationMiddlewares["getSite"]...)
+	router.PATCH(options.BaseURL+"/v1/sites/:name", wrapper.PatchSite, options.OperationMiddlewares["patchSite"]...)
 	router.PUT(options.BaseURL+"/v1/sites/:name", wrapper.PutSite, options.OperationMiddlewares["putSite"]...)
 	router.GET(options.BaseURL+"/v1/certificates", wrapper.ListCertificates, options.OperationMiddlewares["listCertificates"]...)
 	router.DELETE(options.BaseURL+"/v1/certificates/:name", wrapper.DeleteCertificate, options.OperationMiddlewares["deleteCertificate"]...)
 	router.GET(options.BaseURL+"/v1/certificates/:name", wrapper.GetCertificate, options.OperationMiddlewares["getCertificate"]...)
+	router.PATCH(options.BaseURL+"/v1/certificates/:name", wrapper.PatchCertificate, options.OperationMiddlewares["patchCertificate"]...)
 	router.PUT(options.BaseURL+"/v1/certificates/:name", wrapper.PutCertificate, options.OperationMiddlewares["putCertificate"]...)
 	router.GET(options.BaseURL+"/v1/overrides", wrapper.ListOverrides, options.OperationMiddlewares["listOverrides"]...)
 	router.DELETE(options.BaseURL+"/v1/overrides/:service/:id", wrapper.DeleteOverride, options.OperationMiddlewares["deleteOverride"]...)
 	router.GET(options.BaseURL+"/v1/overrides/:service/:id", wrapper.GetOverride, options.OperationMiddlewares["getOverride"]...)
+	router.PATCH(options.BaseURL+"/v1/overrides/:service/:id", wrapper.PatchOverride, options.OperationMiddlewares["patchOverride"]...)
 	router.PUT(options.BaseURL+"/v1/overrides/:service/:id", wrapper.PutOverride, options.OperationMiddlewares["putOverride"]...)
 	router.GET(options.BaseURL+"/v1/approvals", wrapper.ListApprovals, options.OperationMiddlewares["listApprovals"]...)
 	router.DELETE(options.BaseURL+"/v1/approvals/:name", wrapper.DeleteApproval, options.OperationMiddlewares["deleteApproval"]...)
@@ -11151,6 +14794,15 @@ type InvalidApplicationProblemPlusJSONResponse Problem
 
 type NotFoundApplicationProblemPlusJSONResponse Problem
 
+type NotLiveResponseHeaders struct {
+	ETag string
+}
+type NotLiveJSONResponse struct {
+	Body ChangeResult
+
+	Headers NotLiveResponseHeaders
+}
+
 type OtherApplicationProblemPlusJSONResponse Problem
 
 type PreconditionFailedApplicationProblemPlusJSONResponse Problem
@@ -11169,6 +14821,24 @@ type UnavailableApplicationProblemPlusJSONResponse struct {
 }
 
 type UnsupportedMediaTypeApplicationProblemPlusJSONResponse Problem
+
+type WrittenResponseHeaders struct {
+	ETag string
+}
+type WrittenJSONResponse struct {
+	Body ChangeResult
+
+	Headers WrittenResponseHeaders
+}
+
+type WrittenAnewResponseHeaders struct {
+	ETag string
+}
+type WrittenAnewJSONResponse struct {
+	Body ChangeResult
+
+	Headers WrittenAnewResponseHeaders
+}
 
 type GetHealthRequestObject struct {
 }
@@ -11361,16 +15031,32 @@ type ApplyResponseObject interface {
 	VisitApplyResponse(w http.ResponseWriter) error
 }
 
-type Apply200JSONResponse ApplyResult
+type Apply200JSONResponse struct{ WrittenJSONResponse }
 
 func (response Apply200JSONResponse) VisitApplyResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
-	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
 		return err
 	}
 	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
 	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Apply202JSONResponse struct{ NotLiveJSONResponse }
+
+func (response Apply202JSONResponse) VisitApplyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(202)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -11419,6 +15105,22 @@ func (response Apply409ApplicationProblemPlusJSONResponse) VisitApplyResponse(w 
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Apply412ApplicationProblemPlusJSONResponse struct {
+	PreconditionFailedApplicationProblemPlusJSONResponse
+}
+
+func (response Apply412ApplicationProblemPlusJSONResponse) VisitApplyResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(412)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -11602,12 +15304,34 @@ type DeleteApprovalResponseObject interface {
 	VisitDeleteApprovalResponse(w http.ResponseWriter) error
 }
 
-type DeleteApproval204Response struct {
+type DeleteApproval200JSONResponse struct{ WrittenJSONResponse }
+
+func (response DeleteApproval200JSONResponse) VisitDeleteApprovalResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
-func (response DeleteApproval204Response) VisitDeleteApprovalResponse(w http.ResponseWriter) error {
-	w.WriteHeader(204)
-	return nil
+type DeleteApproval202JSONResponse struct{ NotLiveJSONResponse }
+
+func (response DeleteApproval202JSONResponse) VisitDeleteApprovalResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
 type DeleteApproval400ApplicationProblemPlusJSONResponse struct {
@@ -11686,6 +15410,22 @@ func (response DeleteApproval412ApplicationProblemPlusJSONResponse) VisitDeleteA
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(412)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteApproval422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteApproval422ApplicationProblemPlusJSONResponse) VisitDeleteApprovalResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -11830,14 +15570,7 @@ type PutApprovalResponseObject interface {
 	VisitPutApprovalResponse(w http.ResponseWriter) error
 }
 
-type PutApproval200ResponseHeaders struct {
-	ETag string
-}
-
-type PutApproval200JSONResponse struct {
-	Body    Approval
-	Headers PutApproval200ResponseHeaders
-}
+type PutApproval200JSONResponse struct{ WrittenJSONResponse }
 
 func (response PutApproval200JSONResponse) VisitPutApprovalResponse(w http.ResponseWriter) error {
 
@@ -11852,14 +15585,7 @@ func (response PutApproval200JSONResponse) VisitPutApprovalResponse(w http.Respo
 	return err
 }
 
-type PutApproval201ResponseHeaders struct {
-	ETag string
-}
-
-type PutApproval201JSONResponse struct {
-	Body    Approval
-	Headers PutApproval201ResponseHeaders
-}
+type PutApproval201JSONResponse struct{ WrittenAnewJSONResponse }
 
 func (response PutApproval201JSONResponse) VisitPutApprovalResponse(w http.ResponseWriter) error {
 
@@ -11870,6 +15596,21 @@ func (response PutApproval201JSONResponse) VisitPutApprovalResponse(w http.Respo
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
 	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutApproval202JSONResponse struct{ NotLiveJSONResponse }
+
+func (response PutApproval202JSONResponse) VisitPutApprovalResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(202)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -12117,12 +15858,34 @@ type DeleteCertificateResponseObject interface {
 	VisitDeleteCertificateResponse(w http.ResponseWriter) error
 }
 
-type DeleteCertificate204Response struct {
+type DeleteCertificate200JSONResponse struct{ WrittenJSONResponse }
+
+func (response DeleteCertificate200JSONResponse) VisitDeleteCertificateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
-func (response DeleteCertificate204Response) VisitDeleteCertificateResponse(w http.ResponseWriter) error {
-	w.WriteHeader(204)
-	return nil
+type DeleteCertificate202JSONResponse struct{ NotLiveJSONResponse }
+
+func (response DeleteCertificate202JSONResponse) VisitDeleteCertificateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
 type DeleteCertificate400ApplicationProblemPlusJSONResponse struct {
@@ -12201,6 +15964,22 @@ func (response DeleteCertificate412ApplicationProblemPlusJSONResponse) VisitDele
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(412)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteCertificate422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteCertificate422ApplicationProblemPlusJSONResponse) VisitDeleteCertificateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -12335,6 +16114,208 @@ func (response GetCertificatedefaultApplicationProblemPlusJSONResponse) VisitGet
 	return err
 }
 
+type PatchCertificateRequestObject struct {
+	Name   Name `json:"name"`
+	Params PatchCertificateParams
+	Body   *PatchCertificateApplicationMergePatchPlusJSONRequestBody
+}
+
+type PatchCertificateResponseObject interface {
+	VisitPatchCertificateResponse(w http.ResponseWriter) error
+}
+
+type PatchCertificate200JSONResponse struct{ WrittenJSONResponse }
+
+func (response PatchCertificate200JSONResponse) VisitPatchCertificateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchCertificate202JSONResponse struct{ NotLiveJSONResponse }
+
+func (response PatchCertificate202JSONResponse) VisitPatchCertificateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchCertificate400ApplicationProblemPlusJSONResponse struct {
+	BadRequestApplicationProblemPlusJSONResponse
+}
+
+func (response PatchCertificate400ApplicationProblemPlusJSONResponse) VisitPatchCertificateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchCertificate401ApplicationProblemPlusJSONResponse struct {
+	UnauthorizedApplicationProblemPlusJSONResponse
+}
+
+func (response PatchCertificate401ApplicationProblemPlusJSONResponse) VisitPatchCertificateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchCertificate404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response PatchCertificate404ApplicationProblemPlusJSONResponse) VisitPatchCertificateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchCertificate409ApplicationProblemPlusJSONResponse struct {
+	ConflictApplicationProblemPlusJSONResponse
+}
+
+func (response PatchCertificate409ApplicationProblemPlusJSONResponse) VisitPatchCertificateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchCertificate412ApplicationProblemPlusJSONResponse struct {
+	PreconditionFailedApplicationProblemPlusJSONResponse
+}
+
+func (response PatchCertificate412ApplicationProblemPlusJSONResponse) VisitPatchCertificateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(412)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchCertificate413ApplicationProblemPlusJSONResponse struct {
+	TooLargeApplicationProblemPlusJSONResponse
+}
+
+func (response PatchCertificate413ApplicationProblemPlusJSONResponse) VisitPatchCertificateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(413)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchCertificate415ApplicationProblemPlusJSONResponse struct {
+	UnsupportedMediaTypeApplicationProblemPlusJSONResponse
+}
+
+func (response PatchCertificate415ApplicationProblemPlusJSONResponse) VisitPatchCertificateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(415)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchCertificate422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response PatchCertificate422ApplicationProblemPlusJSONResponse) VisitPatchCertificateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchCertificate503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response PatchCertificate503ApplicationProblemPlusJSONResponse) VisitPatchCertificateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchCertificatedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PatchCertificatedefaultApplicationProblemPlusJSONResponse) VisitPatchCertificateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type PutCertificateRequestObject struct {
 	Name   Name `json:"name"`
 	Params PutCertificateParams
@@ -12345,14 +16326,7 @@ type PutCertificateResponseObject interface {
 	VisitPutCertificateResponse(w http.ResponseWriter) error
 }
 
-type PutCertificate200ResponseHeaders struct {
-	ETag string
-}
-
-type PutCertificate200JSONResponse struct {
-	Body    Certificate
-	Headers PutCertificate200ResponseHeaders
-}
+type PutCertificate200JSONResponse struct{ WrittenJSONResponse }
 
 func (response PutCertificate200JSONResponse) VisitPutCertificateResponse(w http.ResponseWriter) error {
 
@@ -12367,14 +16341,7 @@ func (response PutCertificate200JSONResponse) VisitPutCertificateResponse(w http
 	return err
 }
 
-type PutCertificate201ResponseHeaders struct {
-	ETag string
-}
-
-type PutCertificate201JSONResponse struct {
-	Body    Certificate
-	Headers PutCertificate201ResponseHeaders
-}
+type PutCertificate201JSONResponse struct{ WrittenAnewJSONResponse }
 
 func (response PutCertificate201JSONResponse) VisitPutCertificateResponse(w http.ResponseWriter) error {
 
@@ -12385,6 +16352,21 @@ func (response PutCertificate201JSONResponse) VisitPutCertificateResponse(w http
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
 	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutCertificate202JSONResponse struct{ NotLiveJSONResponse }
+
+func (response PutCertificate202JSONResponse) VisitPutCertificateResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(202)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -12978,12 +16960,34 @@ type DeleteOverrideResponseObject interface {
 	VisitDeleteOverrideResponse(w http.ResponseWriter) error
 }
 
-type DeleteOverride204Response struct {
+type DeleteOverride200JSONResponse struct{ WrittenJSONResponse }
+
+func (response DeleteOverride200JSONResponse) VisitDeleteOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
-func (response DeleteOverride204Response) VisitDeleteOverrideResponse(w http.ResponseWriter) error {
-	w.WriteHeader(204)
-	return nil
+type DeleteOverride202JSONResponse struct{ NotLiveJSONResponse }
+
+func (response DeleteOverride202JSONResponse) VisitDeleteOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
 type DeleteOverride400ApplicationProblemPlusJSONResponse struct {
@@ -13062,6 +17066,22 @@ func (response DeleteOverride412ApplicationProblemPlusJSONResponse) VisitDeleteO
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(412)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteOverride422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteOverride422ApplicationProblemPlusJSONResponse) VisitDeleteOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -13197,6 +17217,224 @@ func (response GetOverridedefaultApplicationProblemPlusJSONResponse) VisitGetOve
 	return err
 }
 
+type PatchOverrideRequestObject struct {
+	Service Service `json:"service"`
+	ID      NodeID  `json:"id"`
+	Params  PatchOverrideParams
+	Body    *PatchOverrideApplicationMergePatchPlusJSONRequestBody
+}
+
+type PatchOverrideResponseObject interface {
+	VisitPatchOverrideResponse(w http.ResponseWriter) error
+}
+
+type PatchOverride200JSONResponse struct{ WrittenJSONResponse }
+
+func (response PatchOverride200JSONResponse) VisitPatchOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchOverride201JSONResponse struct{ WrittenAnewJSONResponse }
+
+func (response PatchOverride201JSONResponse) VisitPatchOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchOverride202JSONResponse struct{ NotLiveJSONResponse }
+
+func (response PatchOverride202JSONResponse) VisitPatchOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchOverride400ApplicationProblemPlusJSONResponse struct {
+	BadRequestApplicationProblemPlusJSONResponse
+}
+
+func (response PatchOverride400ApplicationProblemPlusJSONResponse) VisitPatchOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchOverride401ApplicationProblemPlusJSONResponse struct {
+	UnauthorizedApplicationProblemPlusJSONResponse
+}
+
+func (response PatchOverride401ApplicationProblemPlusJSONResponse) VisitPatchOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchOverride404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response PatchOverride404ApplicationProblemPlusJSONResponse) VisitPatchOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchOverride409ApplicationProblemPlusJSONResponse struct {
+	ConflictApplicationProblemPlusJSONResponse
+}
+
+func (response PatchOverride409ApplicationProblemPlusJSONResponse) VisitPatchOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchOverride412ApplicationProblemPlusJSONResponse struct {
+	PreconditionFailedApplicationProblemPlusJSONResponse
+}
+
+func (response PatchOverride412ApplicationProblemPlusJSONResponse) VisitPatchOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(412)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchOverride413ApplicationProblemPlusJSONResponse struct {
+	TooLargeApplicationProblemPlusJSONResponse
+}
+
+func (response PatchOverride413ApplicationProblemPlusJSONResponse) VisitPatchOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(413)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchOverride415ApplicationProblemPlusJSONResponse struct {
+	UnsupportedMediaTypeApplicationProblemPlusJSONResponse
+}
+
+func (response PatchOverride415ApplicationProblemPlusJSONResponse) VisitPatchOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(415)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchOverride422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response PatchOverride422ApplicationProblemPlusJSONResponse) VisitPatchOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchOverride503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response PatchOverride503ApplicationProblemPlusJSONResponse) VisitPatchOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchOverridedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PatchOverridedefaultApplicationProblemPlusJSONResponse) VisitPatchOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type PutOverrideRequestObject struct {
 	Service Service `json:"service"`
 	ID      NodeID  `json:"id"`
@@ -13208,14 +17446,7 @@ type PutOverrideResponseObject interface {
 	VisitPutOverrideResponse(w http.ResponseWriter) error
 }
 
-type PutOverride200ResponseHeaders struct {
-	ETag string
-}
-
-type PutOverride200JSONResponse struct {
-	Body    Override
-	Headers PutOverride200ResponseHeaders
-}
+type PutOverride200JSONResponse struct{ WrittenJSONResponse }
 
 func (response PutOverride200JSONResponse) VisitPutOverrideResponse(w http.ResponseWriter) error {
 
@@ -13230,14 +17461,7 @@ func (response PutOverride200JSONResponse) VisitPutOverrideResponse(w http.Respo
 	return err
 }
 
-type PutOverride201ResponseHeaders struct {
-	ETag string
-}
-
-type PutOverride201JSONResponse struct {
-	Body    Override
-	Headers PutOverride201ResponseHeaders
-}
+type PutOverride201JSONResponse struct{ WrittenAnewJSONResponse }
 
 func (response PutOverride201JSONResponse) VisitPutOverrideResponse(w http.ResponseWriter) error {
 
@@ -13248,6 +17472,21 @@ func (response PutOverride201JSONResponse) VisitPutOverrideResponse(w http.Respo
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
 	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutOverride202JSONResponse struct{ NotLiveJSONResponse }
+
+func (response PutOverride202JSONResponse) VisitPutOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(202)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -13963,12 +18202,34 @@ type DeleteSiteResponseObject interface {
 	VisitDeleteSiteResponse(w http.ResponseWriter) error
 }
 
-type DeleteSite204Response struct {
+type DeleteSite200JSONResponse struct{ WrittenJSONResponse }
+
+func (response DeleteSite200JSONResponse) VisitDeleteSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
-func (response DeleteSite204Response) VisitDeleteSiteResponse(w http.ResponseWriter) error {
-	w.WriteHeader(204)
-	return nil
+type DeleteSite202JSONResponse struct{ NotLiveJSONResponse }
+
+func (response DeleteSite202JSONResponse) VisitDeleteSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
 type DeleteSite400ApplicationProblemPlusJSONResponse struct {
@@ -14047,6 +18308,22 @@ func (response DeleteSite412ApplicationProblemPlusJSONResponse) VisitDeleteSiteR
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(412)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteSite422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteSite422ApplicationProblemPlusJSONResponse) VisitDeleteSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -14181,6 +18458,208 @@ func (response GetSitedefaultApplicationProblemPlusJSONResponse) VisitGetSiteRes
 	return err
 }
 
+type PatchSiteRequestObject struct {
+	Name   Name `json:"name"`
+	Params PatchSiteParams
+	Body   *PatchSiteApplicationMergePatchPlusJSONRequestBody
+}
+
+type PatchSiteResponseObject interface {
+	VisitPatchSiteResponse(w http.ResponseWriter) error
+}
+
+type PatchSite200JSONResponse struct{ WrittenJSONResponse }
+
+func (response PatchSite200JSONResponse) VisitPatchSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchSite202JSONResponse struct{ NotLiveJSONResponse }
+
+func (response PatchSite202JSONResponse) VisitPatchSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchSite400ApplicationProblemPlusJSONResponse struct {
+	BadRequestApplicationProblemPlusJSONResponse
+}
+
+func (response PatchSite400ApplicationProblemPlusJSONResponse) VisitPatchSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchSite401ApplicationProblemPlusJSONResponse struct {
+	UnauthorizedApplicationProblemPlusJSONResponse
+}
+
+func (response PatchSite401ApplicationProblemPlusJSONResponse) VisitPatchSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchSite404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response PatchSite404ApplicationProblemPlusJSONResponse) VisitPatchSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchSite409ApplicationProblemPlusJSONResponse struct {
+	ConflictApplicationProblemPlusJSONResponse
+}
+
+func (response PatchSite409ApplicationProblemPlusJSONResponse) VisitPatchSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchSite412ApplicationProblemPlusJSONResponse struct {
+	PreconditionFailedApplicationProblemPlusJSONResponse
+}
+
+func (response PatchSite412ApplicationProblemPlusJSONResponse) VisitPatchSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(412)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchSite413ApplicationProblemPlusJSONResponse struct {
+	TooLargeApplicationProblemPlusJSONResponse
+}
+
+func (response PatchSite413ApplicationProblemPlusJSONResponse) VisitPatchSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(413)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchSite415ApplicationProblemPlusJSONResponse struct {
+	UnsupportedMediaTypeApplicationProblemPlusJSONResponse
+}
+
+func (response PatchSite415ApplicationProblemPlusJSONResponse) VisitPatchSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(415)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchSite422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response PatchSite422ApplicationProblemPlusJSONResponse) VisitPatchSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchSite503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response PatchSite503ApplicationProblemPlusJSONResponse) VisitPatchSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchSitedefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PatchSitedefaultApplicationProblemPlusJSONResponse) VisitPatchSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type PutSiteRequestObject struct {
 	Name   Name `json:"name"`
 	Params PutSiteParams
@@ -14191,14 +18670,7 @@ type PutSiteResponseObject interface {
 	VisitPutSiteResponse(w http.ResponseWriter) error
 }
 
-type PutSite200ResponseHeaders struct {
-	ETag string
-}
-
-type PutSite200JSONResponse struct {
-	Body    Site
-	Headers PutSite200ResponseHeaders
-}
+type PutSite200JSONResponse struct{ WrittenJSONResponse }
 
 func (response PutSite200JSONResponse) VisitPutSiteResponse(w http.ResponseWriter) error {
 
@@ -14213,14 +18685,7 @@ func (response PutSite200JSONResponse) VisitPutSiteResponse(w http.ResponseWrite
 	return err
 }
 
-type PutSite201ResponseHeaders struct {
-	ETag string
-}
-
-type PutSite201JSONResponse struct {
-	Body    Site
-	Headers PutSite201ResponseHeaders
-}
+type PutSite201JSONResponse struct{ WrittenAnewJSONResponse }
 
 func (response PutSite201JSONResponse) VisitPutSiteResponse(w http.ResponseWriter) error {
 
@@ -14231,6 +18696,21 @@ func (response PutSite201JSONResponse) VisitPutSiteResponse(w http.ResponseWrite
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
 	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutSite202JSONResponse struct{ NotLiveJSONResponse }
+
+func (response PutSite202JSONResponse) VisitPutSiteResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(202)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -14478,12 +18958,34 @@ type DeleteUpstreamResponseObject interface {
 	VisitDeleteUpstreamResponse(w http.ResponseWriter) error
 }
 
-type DeleteUpstream204Response struct {
+type DeleteUpstream200JSONResponse struct{ WrittenJSONResponse }
+
+func (response DeleteUpstream200JSONResponse) VisitDeleteUpstreamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
-func (response DeleteUpstream204Response) VisitDeleteUpstreamResponse(w http.ResponseWriter) error {
-	w.WriteHeader(204)
-	return nil
+type DeleteUpstream202JSONResponse struct{ NotLiveJSONResponse }
+
+func (response DeleteUpstream202JSONResponse) VisitDeleteUpstreamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
 }
 
 type DeleteUpstream400ApplicationProblemPlusJSONResponse struct {
@@ -14562,6 +19064,22 @@ func (response DeleteUpstream412ApplicationProblemPlusJSONResponse) VisitDeleteU
 	}
 	w.Header().Set("Content-Type", "application/problem+json")
 	w.WriteHeader(412)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type DeleteUpstream422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response DeleteUpstream422ApplicationProblemPlusJSONResponse) VisitDeleteUpstreamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -14696,6 +19214,208 @@ func (response GetUpstreamdefaultApplicationProblemPlusJSONResponse) VisitGetUps
 	return err
 }
 
+type PatchUpstreamRequestObject struct {
+	Name   Name `json:"name"`
+	Params PatchUpstreamParams
+	Body   *PatchUpstreamApplicationMergePatchPlusJSONRequestBody
+}
+
+type PatchUpstreamResponseObject interface {
+	VisitPatchUpstreamResponse(w http.ResponseWriter) error
+}
+
+type PatchUpstream200JSONResponse struct{ WrittenJSONResponse }
+
+func (response PatchUpstream200JSONResponse) VisitPatchUpstreamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchUpstream202JSONResponse struct{ NotLiveJSONResponse }
+
+func (response PatchUpstream202JSONResponse) VisitPatchUpstreamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchUpstream400ApplicationProblemPlusJSONResponse struct {
+	BadRequestApplicationProblemPlusJSONResponse
+}
+
+func (response PatchUpstream400ApplicationProblemPlusJSONResponse) VisitPatchUpstreamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchUpstream401ApplicationProblemPlusJSONResponse struct {
+	UnauthorizedApplicationProblemPlusJSONResponse
+}
+
+func (response PatchUpstream401ApplicationProblemPlusJSONResponse) VisitPatchUpstreamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchUpstream404ApplicationProblemPlusJSONResponse struct {
+	NotFoundApplicationProblemPlusJSONResponse
+}
+
+func (response PatchUpstream404ApplicationProblemPlusJSONResponse) VisitPatchUpstreamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(404)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchUpstream409ApplicationProblemPlusJSONResponse struct {
+	ConflictApplicationProblemPlusJSONResponse
+}
+
+func (response PatchUpstream409ApplicationProblemPlusJSONResponse) VisitPatchUpstreamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchUpstream412ApplicationProblemPlusJSONResponse struct {
+	PreconditionFailedApplicationProblemPlusJSONResponse
+}
+
+func (response PatchUpstream412ApplicationProblemPlusJSONResponse) VisitPatchUpstreamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(412)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchUpstream413ApplicationProblemPlusJSONResponse struct {
+	TooLargeApplicationProblemPlusJSONResponse
+}
+
+func (response PatchUpstream413ApplicationProblemPlusJSONResponse) VisitPatchUpstreamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(413)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchUpstream415ApplicationProblemPlusJSONResponse struct {
+	UnsupportedMediaTypeApplicationProblemPlusJSONResponse
+}
+
+func (response PatchUpstream415ApplicationProblemPlusJSONResponse) VisitPatchUpstreamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(415)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchUpstream422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response PatchUpstream422ApplicationProblemPlusJSONResponse) VisitPatchUpstreamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchUpstream503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response PatchUpstream503ApplicationProblemPlusJSONResponse) VisitPatchUpstreamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PatchUpstreamdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response PatchUpstreamdefaultApplicationProblemPlusJSONResponse) VisitPatchUpstreamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type PutUpstreamRequestObject struct {
 	Name   Name `json:"name"`
 	Params PutUpstreamParams
@@ -14706,14 +19426,7 @@ type PutUpstreamResponseObject interface {
 	VisitPutUpstreamResponse(w http.ResponseWriter) error
 }
 
-type PutUpstream200ResponseHeaders struct {
-	ETag string
-}
-
-type PutUpstream200JSONResponse struct {
-	Body    Upstream
-	Headers PutUpstream200ResponseHeaders
-}
+type PutUpstream200JSONResponse struct{ WrittenJSONResponse }
 
 func (response PutUpstream200JSONResponse) VisitPutUpstreamResponse(w http.ResponseWriter) error {
 
@@ -14728,14 +19441,7 @@ func (response PutUpstream200JSONResponse) VisitPutUpstreamResponse(w http.Respo
 	return err
 }
 
-type PutUpstream201ResponseHeaders struct {
-	ETag string
-}
-
-type PutUpstream201JSONResponse struct {
-	Body    Upstream
-	Headers PutUpstream201ResponseHeaders
-}
+type PutUpstream201JSONResponse struct{ WrittenAnewJSONResponse }
 
 func (response PutUpstream201JSONResponse) VisitPutUpstreamResponse(w http.ResponseWriter) error {
 
@@ -14746,6 +19452,21 @@ func (response PutUpstream201JSONResponse) VisitPutUpstreamResponse(w http.Respo
 	w.Header().Set("Content-Type", "application/json")
 	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
 	w.WriteHeader(201)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type PutUpstream202JSONResponse struct{ NotLiveJSONResponse }
+
+func (response PutUpstream202JSONResponse) VisitPutUpstreamResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(202)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -14931,6 +19652,9 @@ type StrictServerInterface interface {
 	// GetCertificate Get a certificate
 	// (GET /v1/certificates/{name})
 	GetCertificate(ctx context.Context, request GetCertificateRequestObject) (GetCertificateResponseObject, error)
+	// PatchCertificate Change fields of a certificate
+	// (PATCH /v1/certificates/{name})
+	PatchCertificate(ctx context.Context, request PatchCertificateRequestObject) (PatchCertificateResponseObject, error)
 	// PutCertificate Create or replace a certificate
 	// (PUT /v1/certificates/{name})
 	PutCertificate(ctx context.Context, request PutCertificateRequestObject) (PutCertificateResponseObject, error)
@@ -14955,6 +19679,9 @@ type StrictServerInterface interface {
 	// GetOverride Get an override
 	// (GET /v1/overrides/{service}/{id})
 	GetOverride(ctx context.Context, request GetOverrideRequestObject) (GetOverrideResponseObject, error)
+	// PatchOverride Change fields of an override
+	// (PATCH /v1/overrides/{service}/{id})
+	PatchOverride(ctx context.Context, request PatchOverrideRequestObject) (PatchOverrideResponseObject, error)
 	// PutOverride Create or replace an override
 	// (PUT /v1/overrides/{service}/{id})
 	PutOverride(ctx context.Context, request PutOverrideRequestObject) (PutOverrideResponseObject, error)
@@ -14982,6 +19709,9 @@ type StrictServerInterface interface {
 	// GetSite Get a site
 	// (GET /v1/sites/{name})
 	GetSite(ctx context.Context, request GetSiteRequestObject) (GetSiteResponseObject, error)
+	// PatchSite Change fields of a site
+	// (PATCH /v1/sites/{name})
+	PatchSite(ctx context.Context, request PatchSiteRequestObject) (PatchSiteResponseObject, error)
 	// PutSite Create or replace a site
 	// (PUT /v1/sites/{name})
 	PutSite(ctx context.Context, request PutSiteRequestObject) (PutSiteResponseObject, error)
@@ -14994,6 +19724,9 @@ type StrictServerInterface interface {
 	// GetUpstream Get an upstream
 	// (GET /v1/upstreams/{name})
 	GetUpstream(ctx context.Context, request GetUpstreamRequestObject) (GetUpstreamResponseObject, error)
+	// PatchUpstream Change fields of an upstream
+	// (PATCH /v1/upstreams/{name})
+	PatchUpstream(ctx context.Context, request PatchUpstreamRequestObject) (PatchUpstreamResponseObject, error)
 	// PutUpstream Create or replace an upstream
 	// (PUT /v1/upstreams/{name})
 	PutUpstream(ctx context.Context, request PutUpstreamRequestObject) (PutUpstreamResponseObject, error)
@@ -15329,6 +20062,55 @@ func (sh *strictHandler) GetCertificate(ctx echo.Context, name Name) error {
 	return nil
 }
 
+// PatchCertificate operation middleware
+func (sh *strictHandler) PatchCertificate(ctx echo.Context, name Name, params PatchCertificateParams) error {
+	var request PatchCertificateRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	var body PatchCertificateApplicationMergePatchPlusJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PatchCertificate(ctx.Request().Context(), request.(PatchCertificateRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PatchCertificate")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PatchCertificateResponseObject); ok {
+		return validResponse.VisitPatchCertificateResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // PutCertificate operation middleware
 func (sh *strictHandler) PutCertificate(ctx echo.Context, name Name, params PutCertificateParams) error {
 	var request PutCertificateRequestObject
@@ -15548,6 +20330,56 @@ func (sh *strictHandler) GetOverride(ctx echo.Context, service Service, id NodeI
 		return err
 	} else if validResponse, ok := response.(GetOverrideResponseObject); ok {
 		return validResponse.VisitGetOverrideResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PatchOverride operation middleware
+func (sh *strictHandler) PatchOverride(ctx echo.Context, service Service, id NodeID, params PatchOverrideParams) error {
+	var request PatchOverrideRequestObject
+
+	request.Service = service
+	request.ID = id
+	request.Params = params
+
+	var body PatchOverrideApplicationMergePatchPlusJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PatchOverride(ctx.Request().Context(), request.(PatchOverrideRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PatchOverride")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PatchOverrideResponseObject); ok {
+		return validResponse.VisitPatchOverrideResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}
@@ -15828,6 +20660,55 @@ func (sh *strictHandler) GetSite(ctx echo.Context, name Name) error {
 	return nil
 }
 
+// PatchSite operation middleware
+func (sh *strictHandler) PatchSite(ctx echo.Context, name Name, params PatchSiteParams) error {
+	var request PatchSiteRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	var body PatchSiteApplicationMergePatchPlusJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PatchSite(ctx.Request().Context(), request.(PatchSiteRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PatchSite")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PatchSiteResponseObject); ok {
+		return validResponse.VisitPatchSiteResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // PutSite operation middleware
 func (sh *strictHandler) PutSite(ctx echo.Context, name Name, params PutSiteParams) error {
 	var request PutSiteRequestObject
@@ -15947,6 +20828,55 @@ func (sh *strictHandler) GetUpstream(ctx echo.Context, name Name) error {
 		return err
 	} else if validResponse, ok := response.(GetUpstreamResponseObject); ok {
 		return validResponse.VisitGetUpstreamResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// PatchUpstream operation middleware
+func (sh *strictHandler) PatchUpstream(ctx echo.Context, name Name, params PatchUpstreamParams) error {
+	var request PatchUpstreamRequestObject
+
+	request.Name = name
+	request.Params = params
+
+	var body PatchUpstreamApplicationMergePatchPlusJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.PatchUpstream(ctx.Request().Context(), request.(PatchUpstreamRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "PatchUpstream")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(PatchUpstreamResponseObject); ok {
+		return validResponse.VisitPatchUpstreamResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

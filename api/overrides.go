@@ -45,21 +45,15 @@ func (s *Server) GetOverride(ctx context.Context, r GetOverrideRequestObject) (G
 
 // PutOverride implements StrictServerInterface.
 func (s *Server) PutOverride(ctx context.Context, r PutOverrideRequestObject) (PutOverrideResponseObject, error) {
-	done, err := s.put(ctx, overrideRef(r.Service, r.ID), checkNode(r.Service, r.ID), *r.Body,
-		putting{r.Params.IfMatch, r.Params.IfNoneMatch, r.Params.XChangeReason})
-	if err != nil {
-		return nil, err
-	}
-	if done.action == Created {
-		return PutOverride201JSONResponse{Body: *r.Body, Headers: PutOverride201ResponseHeaders{ETag: etag(done.seq)}}, nil
-	}
-	return PutOverride200JSONResponse{Body: *r.Body, Headers: PutOverride200ResponseHeaders{ETag: etag(done.seq)}}, nil
+	return s.put(ctx, overrideRef(r.Service, r.ID), checkNode(r.Service, r.ID), *r.Body, writing(r.Params))
+}
+
+// PatchOverride implements StrictServerInterface.
+func (s *Server) PatchOverride(ctx context.Context, r PatchOverrideRequestObject) (PatchOverrideResponseObject, error) {
+	return s.patch(ctx, overrideRef(r.Service, r.ID), checkNode(r.Service, r.ID), *r.Body, writing(r.Params))
 }
 
 // DeleteOverride implements StrictServerInterface.
 func (s *Server) DeleteOverride(ctx context.Context, r DeleteOverrideRequestObject) (DeleteOverrideResponseObject, error) {
-	if err := s.remove(ctx, overrideRef(r.Service, r.ID), r.Params.IfMatch, r.Params.XChangeReason); err != nil {
-		return nil, err
-	}
-	return DeleteOverride204Response{}, nil
+	return s.remove(ctx, overrideRef(r.Service, r.ID), deleting(r.Params))
 }

@@ -72,7 +72,9 @@ func asProblem(err error) (p *Problem, internal bool) {
 		return newProblem(http.StatusRequestEntityTooLarge, e.Error()), false
 	}
 	if e, ok := errors.AsType[*registry.ConflictError](err); ok {
-		return newProblem(http.StatusPreconditionFailed, e.Error()), false
+		p := newProblem(http.StatusPreconditionFailed, e.Error())
+		p.Object = e.Ref.String()
+		return p, false
 	}
 	if errors.Is(err, registry.ErrNotFound) {
 		return newProblem(http.StatusNotFound, err.Error()), false

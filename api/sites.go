@@ -32,21 +32,15 @@ func (s *Server) GetSite(ctx context.Context, r GetSiteRequestObject) (GetSiteRe
 
 // PutSite implements StrictServerInterface.
 func (s *Server) PutSite(ctx context.Context, r PutSiteRequestObject) (PutSiteResponseObject, error) {
-	done, err := s.put(ctx, siteRef(r.Name), spec.CheckName(r.Name), *r.Body,
-		putting{r.Params.IfMatch, r.Params.IfNoneMatch, r.Params.XChangeReason})
-	if err != nil {
-		return nil, err
-	}
-	if done.action == Created {
-		return PutSite201JSONResponse{Body: *r.Body, Headers: PutSite201ResponseHeaders{ETag: etag(done.seq)}}, nil
-	}
-	return PutSite200JSONResponse{Body: *r.Body, Headers: PutSite200ResponseHeaders{ETag: etag(done.seq)}}, nil
+	return s.put(ctx, siteRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
+}
+
+// PatchSite implements StrictServerInterface.
+func (s *Server) PatchSite(ctx context.Context, r PatchSiteRequestObject) (PatchSiteResponseObject, error) {
+	return s.patch(ctx, siteRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
 }
 
 // DeleteSite implements StrictServerInterface.
 func (s *Server) DeleteSite(ctx context.Context, r DeleteSiteRequestObject) (DeleteSiteResponseObject, error) {
-	if err := s.remove(ctx, siteRef(r.Name), r.Params.IfMatch, r.Params.XChangeReason); err != nil {
-		return nil, err
-	}
-	return DeleteSite204Response{}, nil
+	return s.remove(ctx, siteRef(r.Name), deleting(r.Params))
 }

@@ -32,21 +32,15 @@ func (s *Server) GetUpstream(ctx context.Context, r GetUpstreamRequestObject) (G
 
 // PutUpstream implements StrictServerInterface.
 func (s *Server) PutUpstream(ctx context.Context, r PutUpstreamRequestObject) (PutUpstreamResponseObject, error) {
-	done, err := s.put(ctx, upstreamRef(r.Name), spec.CheckName(r.Name), *r.Body,
-		putting{r.Params.IfMatch, r.Params.IfNoneMatch, r.Params.XChangeReason})
-	if err != nil {
-		return nil, err
-	}
-	if done.action == Created {
-		return PutUpstream201JSONResponse{Body: *r.Body, Headers: PutUpstream201ResponseHeaders{ETag: etag(done.seq)}}, nil
-	}
-	return PutUpstream200JSONResponse{Body: *r.Body, Headers: PutUpstream200ResponseHeaders{ETag: etag(done.seq)}}, nil
+	return s.put(ctx, upstreamRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
+}
+
+// PatchUpstream implements StrictServerInterface.
+func (s *Server) PatchUpstream(ctx context.Context, r PatchUpstreamRequestObject) (PatchUpstreamResponseObject, error) {
+	return s.patch(ctx, upstreamRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
 }
 
 // DeleteUpstream implements StrictServerInterface.
 func (s *Server) DeleteUpstream(ctx context.Context, r DeleteUpstreamRequestObject) (DeleteUpstreamResponseObject, error) {
-	if err := s.remove(ctx, upstreamRef(r.Name), r.Params.IfMatch, r.Params.XChangeReason); err != nil {
-		return nil, err
-	}
-	return DeleteUpstream204Response{}, nil
+	return s.remove(ctx, upstreamRef(r.Name), deleting(r.Params))
 }

@@ -22,6 +22,8 @@ import (
 type applyFlags struct {
 	client clientFlags
 	files  []string
+	owner  string
+	prune  bool
 	dryRun bool
 	wait   time.Duration
 	reason string
@@ -34,11 +36,12 @@ func newApplyCommand() *cobra.Command {
 		Short: "Create or replace upstreams, sites, certificates and overrides",
 		Long: `Create or replace upstreams, sites, certificates and overrides, all of them or none.
 
-One line is printed for each object: created, updated or unchanged. What the files do not name stays as it is. With
---wait, apply returns when the gateway of the instance that was asked has made it live; else it exits with code 3 and says
+One line is printed for each object: created, updated, deleted or unchanged. What the files do not name stays as it is,
+unless --prune deletes what is of the same --owner: so a repository can hold all that there is. With --wait, apply returns when the gateway of the instance that was asked has made it live; else it exits with code 3 and says
 what nginx said.`,
 		Example: `  sluice apply -f chat.yaml --wait 30s
   sluice apply -f upstreams.yaml -f sites.yaml --reason "ticket 4711"
+  sluice apply -f chat.yaml --owner team-chat --prune
   generate | sluice apply -f - --dry-run`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -50,6 +53,8 @@ what nginx said.`,
 	}
 	flags := cmd.Flags()
 	flags.StringArrayVarP(&f.files, "file", "f", nil, "document in YAML or JSON, - is standard input; may be given several times")
+	flags.StringVar(&f.owner, "owner", "", "whose the objects are, as the name of a repository: they are marked with it")
+	flags.BoolVar(&f.prune, "prune", false, "delete the objects of the owner that the files lack")
 	flags.BoolVar(&f.dryRun, "dry-run", false, "check everything and print what would change, but change nothing")
 	flags.DurationVar(&f.wait, "wait", 0, "wait this long for it to be live, as 30s")
 	flags.StringVar(&f.reason, "reason", "", "why, for the history")
@@ -75,7 +80,7 @@ func (f *applyFlags) run(ctx context.Context, stdout, stderr io.Writer) error {
 			return err
 		}
 	}
-	resp, err := client.ApplyWithResponse(ctx, &api.ApplyParams{DryRun: f.dryRun, XChangeReason: f.reason}, doc)
+	resp, err := client.ApplyWithResponse(ctx, &api.ApplyParams{Owner: f.owner, Prune: f.prune, DryRun: f.dryRun, XChangeReason: f.reason}, doc)
 	if err := api.Check(resp, err); err != nil {
 		return fmt.Errorf("apply: %w", err)
 	}
@@ -174,7 +179,7 @@ func (w *waiter) status(ctx context.Context) (controlplane.Status, error) {
 }
 
 // wait returns when the change is live, when nginx has refused it, or when limit has passed.
-func (w *waiter) wait(ctx context.Context, limit time.Duration, done *api.ApplyResult) error {
+func (w *waiter) wait(ctx context.Context, limit time.Duration, done *api.ChangeResult) error {
 	ctx, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	tick := time.NewTicker(pollEvery)
@@ -220,11 +225,11 @@ func waitsFor(s controlplane.Status) string {
 }
 
 // problems tells whether the gateway left an object out, or kept it as it was before.
-func (w *waiter) problems(s controlplane.Status, done *api.ApplyResult) error {
+func (w *waiter) problems(s controlplane.Status, done *api.ChangeResult) error {
 	var found []string
 	for _, c := range done.Changes {
 		for _, p := range s.Problems {
-			if p.Object == string(c.Kind)+"/"+c.Name {
+			if p.Object == c.Kind+"/"+c.Name {
 				found = append(found, p.String())
 			}
 		}

@@ -28,6 +28,7 @@ var (
 // Validate returns what is wrong with c. No message holds anything of the key.
 func (c Certificate) Validate() []FieldError {
 	at := newChecker()
+	checkOwner(at, c.Owner)
 	inline := c.Chain != "" || c.Key != "" || c.KeySHA256 != ""
 	files := c.ChainFile != "" || c.KeyFile != ""
 	switch {

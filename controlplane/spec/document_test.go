@@ -90,7 +90,7 @@ func TestParseDocumentNamesTheLine(t *testing.T) {
 		{"no object", "- a\n", "line 1: must be an object with named fields"},
 		{"two documents", "upstreams: {}\n---\nsites: {}\n", "line 3: a second document starts here: put all objects into one"},
 		{"broken YAML", "sites:\n\tchat: {}\n", "line 2: found character '\t' that cannot start any token"},
-		{"JSON unknown", "{\n\"sites\": {\n\"s\": {\"host\": []}}}", "line 3: /sites/s/host: is unknown: there are accessLog, certificate, clientAddress, groups, hosts, listeners, redirectToHTTPS, routes, tls"},
+		{"JSON unknown", "{\n\"sites\": {\n\"s\": {\"host\": []}}}", "line 3: /sites/s/host: is unknown: there are accessLog, certificate, clientAddress, groups, hosts, listeners, owner, redirectToHTTPS, routes, tls"},
 		{"JSON twice", "{\"sites\": {},\n\"sites\": {}}", "line 2: /sites: is there twice: leave one out"},
 		{"JSON cut", "{\"sites\":\n {", "line 2: /sites: the JSON text ends too early"},
 		{"JSON and more", "{}\n{}", "line 2: there is more text after the end of the object"},

@@ -8,6 +8,7 @@ import (
 // Validate returns what is wrong with o.
 func (o Override) Validate() []FieldError {
 	c := newChecker()
+	checkOwner(c, o.Owner)
 	oneOf(c.in("state"), o.State, Active, Draining, Disabled)
 	c.in("weight").number(o.Weight, 1, 1000)
 	c.in("note").text(o.Note, 1000)

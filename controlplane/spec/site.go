@@ -15,6 +15,7 @@ const AnyHost = "*"
 // Validate returns what is wrong with s, as it was submitted. References to other objects are not looked at.
 func (s Site) Validate() []FieldError {
 	c := newChecker()
+	checkOwner(c, s.Owner)
 	for i, g := range s.Groups {
 		c.in("groups", i).name(g)
 	}

@@ -14,6 +14,7 @@ type Document struct {
 
 // Upstream is nginx's pool: the nodes of a service, and how to balance over them.
 type Upstream struct {
+	Owner     string            `json:"owner,omitempty"`     // whose it is, as the name of a repository; set by apply with an owner
 	Service   string            `json:"service,omitempty"`   // the service whose nodes it has; default: the upstream's own name
 	Endpoints string            `json:"endpoints,omitempty"` // instead of service: a key prefix that etcd's naming/endpoints writes
 	Tags      []string          `json:"tags,omitempty"`      // only nodes that have all of them
@@ -65,6 +66,7 @@ type Guard struct {
 
 // Site is a virtual server.
 type Site struct {
+	Owner           string         `json:"owner,omitempty"`       // whose it is, as the name of a repository; set by apply with an owner
 	Groups          []string       `json:"groups,omitempty"`      // the gateways that serve it; default ["default"]
 	Hosts           []string       `json:"hosts,omitempty"`       // names, "*.example.com", or "*" for any; required
 	Listeners       []Listener     `json:"listeners,omitempty"`   // required
@@ -130,6 +132,7 @@ type Retries struct {
 
 // Certificate is a chain and its private key: in the registry, or as files on each gateway.
 type Certificate struct {
+	Owner     string `json:"owner,omitempty"`     // whose it is, as the name of a repository; set by apply with an owner
 	Chain     string `json:"chain,omitempty"`     // PEM, the server's certificate first
 	Key       string `json:"key,omitempty"`       // PEM; write-only: it is stored as a secret, and only KeySHA256 stays
 	KeySHA256 string `json:"keySHA256,omitempty"` // names the stored key; set by the API
@@ -149,6 +152,7 @@ const (
 
 // Override is what ops say about one node; it outlives the node's registration.
 type Override struct {
+	Owner  string `json:"owner,omitempty"`  // whose it is, as the name of a repository; set by apply with an owner
 	State  State  `json:"state,omitempty"`  // default active
 	Weight *int   `json:"weight,omitempty"` // 1 to 1000, instead of the node's own
 	Note   string `json:"note,omitempty"`

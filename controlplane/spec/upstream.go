@@ -56,6 +56,7 @@ func ParseHashKey(key string) (source, name string, err error) {
 // Validate returns what is wrong with u, as it was submitted.
 func (u Upstream) Validate() []FieldError {
 	c := newChecker()
+	checkOwner(c, u.Owner)
 	switch {
 	case u.Service != "" && u.Endpoints != "":
 		c.in("endpoints").add("an upstream has either a service or endpoints: leave one out")

@@ -72,6 +72,13 @@ func (c checker) merge(errs []FieldError) {
 	}
 }
 
+// checkOwner checks the owner of an object, which may be left out.
+func checkOwner(c checker, owner string) {
+	if owner != "" {
+		c.in("owner").name(owner)
+	}
+}
+
 func (c checker) name(s string) {
 	if !ValidName(s) {
 		c.add("%q is not a name: %s", s, nameRule)
