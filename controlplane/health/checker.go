@@ -1,14 +1,15 @@
 package health
 
 import (
-	"cmp"
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"sluice/controlplane/spec"
+	"sluice/registry"
 )
 
 const (
@@ -66,18 +67,30 @@ type target struct {
 	gone     bool
 }
 
-func compareKeys(a, b Key) int {
-	return cmp.Or(cmp.Compare(a.Upstream, b.Upstream), cmp.Compare(a.ID, b.ID))
+// compare orders targets by their keys. Targets are large, and a fleet has thousands: they are not copied here and below.
+func compare(a, b *Target) int {
+	if a.Upstream != b.Upstream {
+		return strings.Compare(a.Upstream, b.Upstream)
+	}
+	return strings.Compare(a.Node.ID, b.Node.ID)
 }
 
-func compareTargets(a, b Target) int { return compareKeys(a.Key(), b.Key()) }
+func sorted(list []Target) bool {
+	for i := 1; i < len(list); i++ {
+		if compare(&list[i-1], &list[i]) > 0 {
+			return false
+		}
+	}
+	return true
+}
 
 // Set replaces the targets: list is all that is to be checked. What is known of a target stays when its node is the same
 // process at the same address; another process begins as Unknown. The Checker does not change list, and nobody may
 // after the call. It is cheap when list is sorted by key and little in it changed.
 func (c *Checker) Set(list []Target) {
-	if !slices.IsSortedFunc(list, compareTargets) {
-		list = slices.SortedFunc(slices.Values(list), compareTargets)
+	if !sorted(list) {
+		list = slices.Clone(list)
+		slices.SortFunc(list, func(a, b Target) int { return compare(&a, &b) })
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -86,24 +99,25 @@ func (c *Checker) Set(list []Target) {
 	next := make([]*target, 0, len(list))
 	fresh := 0
 	changed := false
-	for i, t := range list {
-		if t.Check.Type == spec.CheckNone || i > 0 && t.Key() == list[i-1].Key() {
+	for i := range list {
+		t := &list[i]
+		if t.Check.Type == spec.CheckNone || i > 0 && compare(t, &list[i-1]) == 0 {
 			continue
 		}
-		for len(old) > 0 && compareTargets(old[0].Target, t) < 0 {
+		for len(old) > 0 && compare(&old[0].Target, t) < 0 {
 			c.drop(old[0])
 			old, changed = old[1:], true
 		}
 		var known *target
-		if len(old) > 0 && old[0].Key() == t.Key() {
+		if len(old) > 0 && compare(&old[0].Target, t) == 0 {
 			known, old = old[0], old[1:]
 		}
-		if known != nil && sameProcess(known.Target, t) {
+		if known != nil && sameProcess(&known.Node, &t.Node) {
 			c.update(known, t, now)
 			next = append(next, known)
 			continue
 		}
-		first := &target{Target: t, record: record{verdict: Verdict{State: Unknown, Since: now}}}
+		first := &target{Target: *t, record: record{verdict: Verdict{State: Unknown, Since: now}}}
 		if known != nil { // a process that is started again and again flaps too
 			c.drop(known)
 			first.falls = known.falls
@@ -127,9 +141,9 @@ func (c *Checker) Set(list []Target) {
 	}
 }
 
-// sameProcess says whether what is known of the node of a holds for that of b.
-func sameProcess(a, b Target) bool {
-	return a.Node.Service == b.Node.Service && a.Node.Address == b.Node.Address && a.Node.Port == b.Node.Port && a.Node.Incarnation == b.Node.Incarnation
+// sameProcess says whether what is known of a holds for b, which has the same id.
+func sameProcess(a, b *registry.Node) bool {
+	return a.Port == b.Port && a.Address == b.Address && a.Incarnation == b.Incarnation && a.Service == b.Service
 }
 
 func (c *Checker) drop(t *target) {
@@ -140,8 +154,8 @@ func (c *Checker) drop(t *target) {
 }
 
 // update takes over what changed about a known target. The state stays until the new check says otherwise.
-func (c *Checker) update(t *target, to Target, now time.Time) {
-	other, hurry := !sameCheck(t.Check, to.Check), to.Urgent && !t.Urgent
+func (c *Checker) update(t *target, to *Target, now time.Time) {
+	other, hurry := !sameCheck(&t.Check, &to.Check), to.Urgent && !t.Urgent
 	if !other && to.Urgent == t.Urgent {
 		return
 	}
@@ -165,13 +179,13 @@ func (c *Checker) configure(t *target) {
 	t.version++
 }
 
-func sameCheck(a, b spec.Check) bool {
-	return a.Type == b.Type && *a.Interval == *b.Interval && *a.Timeout == *b.Timeout && *a.Fall == *b.Fall && *a.Rise == *b.Rise &&
+func sameCheck(a, b *spec.Check) bool {
+	return a.Type == b.Type && same(a.Interval, b.Interval) && same(a.Timeout, b.Timeout) && same(a.Fall, b.Fall) && same(a.Rise, b.Rise) &&
 		a.Path == b.Path && a.Host == b.Host && slices.Equal(a.Codes, b.Codes) && sameTLS(a.TLS, b.TLS) && same(a.Identity, b.Identity)
 }
 
 func sameTLS(a, b *spec.CheckTLS) bool {
-	return a == b || a != nil && b != nil && a.ServerName == b.ServerName && *a.Verify == *b.Verify
+	return a == b || a != nil && b != nil && a.ServerName == b.ServerName && same(a.Verify, b.Verify)
 }
 
 func same[T comparable](a, b *T) bool { return a == b || a != nil && b != nil && *a == *b }

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"os"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -18,7 +19,13 @@ import (
 	"sluice/registry"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if os.Getenv(listenerEnv) != "" {
+		listenForBenchmark()
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // target is a node of upstream io with the check of this YAML.
 func target(t testing.TB, id, check string) health.Target {
@@ -76,7 +83,7 @@ func inBubble(t *testing.T, test func(t *testing.T, c *health.Checker, f *fleet)
 }
 
 // run starts c and returns what stops it, which a bubble needs before its test ends.
-func run(t *testing.T, c *health.Checker) (stop func()) {
+func run(t testing.TB, c *health.Checker) (stop func()) {
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan error)
 	go func() { done <- c.Run(ctx) }()

@@ -29,3 +29,11 @@ func (c *Checker) Fake(f func(ctx context.Context, t Target) Outcome) {
 
 // MaxInFlight sets how many checks run at a time.
 func (c *Checker) MaxInFlight(n int) { c.inFlight = n }
+
+// StandStill makes c believe that the process did not run for the last while.
+func (c *Checker) StandStill(d time.Duration) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	c.stalls.add(now.Add(-d), now)
+}

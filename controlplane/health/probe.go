@@ -13,6 +13,15 @@ import (
 	"sluice/controlplane/spec"
 )
 
+// prober makes one check of one target; it is not called again before it is back. It reports a failure only when the
+// node is at fault, and is back soon after the deadline or the end of ctx.
+type prober interface {
+	probe(ctx context.Context, deadline time.Time) outcome
+}
+
+// past is the deadline that ends what waits.
+var past = time.Unix(1, 0)
+
 // newProber returns what checks t.
 func newProber(t Target) prober {
 	network, address := "tcp", t.Node.HostPort()
@@ -20,24 +29,13 @@ func newProber(t Target) prober {
 		network, address = "unix", path
 	}
 	switch t.Check.Type {
-	case spec.CheckHTTP, spec.CheckEngineIO:
-		fallthrough
+	case spec.CheckHTTP:
+		return newHTTP(t, network, address)
+	case spec.CheckEngineIO:
+		return &engineIO{http: newHTTP(t, network, address)}
 	default:
-		return tcp{network, address}
+		return newTCP(network, address)
 	}
-}
-
-// tcp opens a connection and closes it.
-type tcp struct{ network, address string }
-
-func (p tcp) probe(ctx context.Context, deadline time.Time) outcome {
-	dialer := net.Dialer{Deadline: deadline}
-	conn, err := dialer.DialContext(ctx, p.network, p.address)
-	if err != nil {
-		return failedTo("connect", err)
-	}
-	conn.Close()
-	return outcome{}
 }
 
 // own are the errors for which this machine is at fault: without descriptors, ports or memory, or without the right to
@@ -47,19 +45,19 @@ var own = []error{
 }
 
 // failedTo is the outcome of a check in which doing something gave err.
-func failedTo(doing string, err error) outcome {
-	o := failure("%s: %s", doing, plain(err))
+func failedTo(do string, err error) outcome {
+	o := failure("%s: %s", do, plain(err))
 	for _, e := range own {
 		o.untold = o.untold || errors.Is(err, e)
 	}
-	o.timedOut = errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded) || isTimeout(err)
+	o.timedOut = isTimeout(err)
 	o.refused = errors.Is(err, syscall.ECONNREFUSED) || errors.Is(err, fs.ErrNotExist)
 	return o
 }
 
 func isTimeout(err error) bool {
 	e, ok := errors.AsType[net.Error](err)
-	return ok && e.Timeout()
+	return ok && e.Timeout() || errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded)
 }
 
 // plain leaves the addresses out, which are those of the node.

@@ -19,12 +19,6 @@ const (
 	logEvery   = time.Minute
 )
 
-// prober makes one check of one target. It reports a failure only when the node is at fault, and is back soon after the
-// deadline or the end of ctx.
-type prober interface {
-	probe(ctx context.Context, deadline time.Time) outcome
-}
-
 // maxInFlight leaves most descriptors to others.
 func maxInFlight() int {
 	var limit syscall.Rlimit
@@ -112,8 +106,11 @@ func (c *Checker) finish(t *target, version int, start time.Time, o outcome) {
 	default:
 		before := t.verdict
 		t.add(o, now)
-		if !t.verdict.sameMeaning(before) {
+		same := t.verdict.sameMeaning(before)
+		if !same || t.verdict.Reason != before.Reason {
 			c.view = nil
+		}
+		if !same {
 			select {
 			case c.changed <- struct{}{}:
 			default:

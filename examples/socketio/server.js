@@ -4,6 +4,7 @@
 //   GET /whoami   the node's id and what it saw of the request, as JSON; POST answers the same
 // Environment: PORT (or SOCKET, the path of a unix socket), HOST (127.0.0.1), NODE_ID (n1).
 
+const crypto = require('node:crypto');
 const fs = require('node:fs');
 const http = require('node:http');
 const path = require('node:path');
@@ -30,6 +31,8 @@ const server = http.createServer((req, res) => {
 });
 
 const io = new Server(server);
+// With the node's id in front, a session proves whose it is.
+io.engine.generateId = () => `${id}.${crypto.randomUUID()}`;
 io.on('connection', (socket) => {
   const seen = { node: id, address: socket.handshake.headers['x-forwarded-for'] || socket.handshake.address };
   socket.emit('hello', seen);
