@@ -345,9 +345,9 @@ func TestInFlightIsBounded(t *testing.T) {
 		}
 		c.Set(list)
 		time.Sleep(2 * time.Minute)
+		stop()
 		if most != 10 || made < 500 {
 			t.Errorf("%d checks, at most %d at a time", made, most)
 		}
-		stop()
 	})
 }
