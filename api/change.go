@@ -90,6 +90,7 @@ func (s *Server) tryChange(ctx context.Context, c change) (outcome, error) {
 		return outcome{}, s.fault(err)
 	}
 	if !done.Unchanged {
+		noteChange(ctx, done.Seq, done.Changed)
 		s.log.Info("desired state changed", "seq", done.Seq, "author", tx.Author, "reason", tx.Reason, "objects", names(done.Changed))
 	}
 	return p.outcome(done.Seq, func(i int) bool { return slices.Contains(done.Changed, p.edits[i].Ref) }), nil

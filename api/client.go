@@ -3,6 +3,7 @@ package api
 import (
 	"bytes"
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -28,6 +29,7 @@ type ClientOptions struct {
 	// one fails, the next is asked.
 	Addresses []string
 	Token     string
+	TLS       *tls.Config       // for https; nil is the ordinary way
 	Transport http.RoundTripper // nil is a transport of its own
 }
 
@@ -47,6 +49,7 @@ func NewFailoverClient(o ClientOptions) (*ClientWithResponses, error) {
 	if f.transport == nil {
 		f.transport = &http.Transport{
 			DialContext:         (&net.Dialer{Timeout: 2 * time.Second}).DialContext,
+			TLSClientConfig:     o.TLS,
 			TLSHandshakeTimeout: 5 * time.Second,
 			MaxIdleConnsPerHost: 2,
 			IdleConnTimeout:     time.Minute,

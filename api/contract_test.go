@@ -57,6 +57,9 @@ var goTypes = map[string]reflect.Type{
 	"controlplane.LastApplied":    reflect.TypeFor[controlplane.LastApplied](),
 	"controlplane.How":            reflect.TypeFor[controlplane.How](),
 	"controlplane.Wait":           reflect.TypeFor[controlplane.Wait](),
+	"spec.Token":                  reflect.TypeFor[spec.Token](),
+	"spec.Limits":                 reflect.TypeFor[spec.Limits](),
+	"spec.Role":                   reflect.TypeFor[spec.Role](),
 	"controlplane.Failure":        reflect.TypeFor[controlplane.Failure](),
 	"controlplane.RegistryHealth": reflect.TypeFor[controlplane.RegistryHealth](),
 	"controlplane.Live":           reflect.TypeFor[controlplane.Live](),
@@ -68,6 +71,7 @@ var goTypes = map[string]reflect.Type{
 var enums = map[string][]string{
 	"Method":    text(spec.RoundRobin, spec.LeastConn, spec.IPHash, spec.Hash, spec.Random),
 	"CheckType": text(spec.CheckTCP, spec.CheckHTTP, spec.CheckEngineIO, spec.CheckNone),
+	"Role":      text(spec.Roles()...),
 	"RouteKind": text(spec.SocketIO, spec.WebSocket, spec.HTTP),
 	"State":     text(spec.Active, spec.Draining, spec.Disabled),
 	"Phase":     text(controlplane.Starting, controlplane.InStep, controlplane.Applying, controlplane.Waiting, controlplane.Failed),

@@ -2,8 +2,6 @@ package api
 
 import (
 	"context"
-	"crypto/sha256"
-	"crypto/subtle"
 	"net"
 	"net/http"
 	"net/netip"
@@ -22,19 +20,6 @@ const (
 	maxTime = 20 * time.Second
 )
 
-// Authors, for the history. There is one token: who shows it is known no further.
-const (
-	anonymous   = "anonymous"
-	tokenBearer = "token"
-)
-
-type authorKey struct{}
-
-func author(ctx context.Context) string {
-	name, _ := ctx.Value(authorKey{}).(string)
-	return name
-}
-
 // guard stands before everything: it lets in who may come in, limits what they may send, and catches panics.
 func (s *Server) guard(next http.Handler) http.Handler {
 	crossOrigin := http.NewCrossOriginProtection()
@@ -48,8 +33,8 @@ func (s *Server) guard(next http.Handler) http.Handler {
 
 		// A page of another site can make a browser on this machine send requests: under its own name, pointed at us
 		// (DNS rebinding), or across origins.
-		if s.token == "" && !loopback(r.Host) {
-			problemf(http.StatusForbidden, "without a token the API answers only requests to a loopback address, not to %q: use 127.0.0.1 or localhost", r.Host).write(w)
+		if s.open && !loopback(r.Host) {
+			problemf(http.StatusForbidden, "where nothing says who may use it, the API answers only requests to a loopback address, not to %q: use 127.0.0.1 or localhost", r.Host).write(w)
 			return
 		}
 		if err := crossOrigin.Check(r); err != nil {
@@ -58,24 +43,9 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		}
 		ctx, cancel := context.WithTimeout(r.Context(), maxTime)
 		defer cancel()
-		who := anonymous
-		if s.token != "" && strings.HasPrefix(r.URL.Path, "/v1") {
-			if !s.authorized(r) {
-				newProblem(http.StatusUnauthorized, "send the header Authorization: Bearer TOKEN with the token of this instance").write(w)
-				return
-			}
-			who = tokenBearer
-		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
-		next.ServeHTTP(w, r.WithContext(context.WithValue(ctx, authorKey{}, who)))
+		next.ServeHTTP(w, r.WithContext(ctx))
 	})
-}
-
-// authorized compares hashes, so that neither the token's text nor its length shows in the time that it takes.
-func (s *Server) authorized(r *http.Request) bool {
-	scheme, shown, _ := strings.Cut(r.Header.Get("Authorization"), " ")
-	want, have := sha256.Sum256([]byte(s.token)), sha256.Sum256([]byte(strings.TrimSpace(shown)))
-	return strings.EqualFold(scheme, "Bearer") && subtle.ConstantTimeCompare(want[:], have[:]) == 1
 }
 
 func (s *Server) recover(w http.ResponseWriter, r *http.Request) {
@@ -124,6 +94,7 @@ var queryParameters = map[string][]string{
 	"DELETE /v1/overrides/:service/:id":      {"dryRun", "wait"},
 	"PUT /v1/approvals/:name":                {"dryRun", "wait"},
 	"DELETE /v1/approvals/:name":             {"dryRun", "wait"},
+	"GET /v1/tokens":                         {"from", "limit"},
 	"GET /v1/nodes":                          {"service"},
 	"DELETE /v1/services/:service/nodes/:id": {"incarnation"},
 }

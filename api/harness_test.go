@@ -111,6 +111,7 @@ type instance struct {
 	local    *fakeLocal
 	client   *api.ClientWithResponses
 	log      *lockedBuffer
+	audit    *lockedBuffer
 }
 
 type lockedBuffer struct {
@@ -142,8 +143,15 @@ func startWith(t *testing.T, r registry.Registry, token string) *instance {
 
 func startLocal(t *testing.T, r registry.Registry, local api.Local, token string) *instance {
 	t.Helper()
-	in := &instance{t: t, registry: r, log: &lockedBuffer{}}
-	server, err := api.New(api.Options{Registry: r, Local: local, Token: token, Logger: slog.New(slog.NewTextHandler(in.log, nil))})
+	return startOptions(t, api.Options{Registry: r, Local: local, Token: token})
+}
+
+func startOptions(t *testing.T, o api.Options) *instance {
+	t.Helper()
+	in := &instance{t: t, registry: o.Registry.(registry.Registry), log: &lockedBuffer{}, audit: &lockedBuffer{}}
+	o.Logger = slog.New(slog.NewTextHandler(in.log, nil))
+	o.Audit = slog.New(slog.NewJSONHandler(in.audit, nil))
+	server, err := api.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -152,7 +160,7 @@ func startLocal(t *testing.T, r registry.Registry, local api.Local, token string
 	in.url = listening.URL
 	transport := &validating{t: t, next: &http.Transport{}}
 	t.Cleanup(transport.next.CloseIdleConnections)
-	in.client, err = api.NewFailoverClient(api.ClientOptions{Addresses: []string{in.url}, Token: token, Transport: transport})
+	in.client, err = api.NewFailoverClient(api.ClientOptions{Addresses: []string{in.url}, Token: o.Token, Transport: transport})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -199,7 +207,7 @@ func validate(r *http.Request, sent []byte, resp *http.Response, got []byte) err
 		return err
 	}
 	// What any operation may answer is said once, in the default response; the rest must be listed.
-	anywhere := []int{http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusInternalServerError}
+	anywhere := []int{http.StatusBadRequest, http.StatusForbidden, http.StatusMethodNotAllowed, http.StatusTooManyRequests, http.StatusInternalServerError}
 	if route.Operation.Responses.Status(resp.StatusCode) == nil && !slices.Contains(anywhere, resp.StatusCode) {
 		return errors.New("the document does not list this status for the operation")
 	}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
+	"sync"
 	"time"
 
 	"sluice/controlplane/spec"
@@ -78,7 +79,11 @@ func (s *Server) GetNode(ctx context.Context, r GetNodeRequestObject) (GetNodeRe
 // PutNode implements StrictServerInterface.
 func (s *Server) PutNode(ctx context.Context, r PutNodeRequestObject) (PutNodeResponseObject, error) {
 	n := r.Body.node(r.Service, r.ID)
-	errs := nodeErrors(n)
+	who := callerOf(ctx)
+	if err := permitService(who, r.Service); err != nil {
+		return nil, err
+	}
+	errs := append(nodeErrors(n), s.checkAddress(who, n)...)
 	ttl := time.Duration(r.Body.TTL)
 	if ttl == 0 {
 		ttl = registry.DefaultTTL
@@ -92,7 +97,44 @@ func (s *Server) PutNode(ctx context.Context, r PutNodeRequestObject) (PutNodeRe
 	if err := s.registry.Put(ctx, n, ttl); err != nil {
 		return nil, s.fault(err)
 	}
+	if !s.beats.first(who.name, n) {
+		noteBeat(ctx)
+	}
 	return PutNode200JSONResponse{Node: n, TTL: spec.Duration(max(ttl, s.registry.MinTTL()))}, nil
+}
+
+// permitService refuses a registrar whose limits do not name the service.
+func permitService(c caller, service string) error {
+	if c.limits != nil && !c.limits.AllowsService(service) {
+		return problemf(http.StatusForbidden, "%s is for nodes of the services %s, not of %q", c.name, strings.Join(c.limits.Services, ", "), service)
+	}
+	return nil
+}
+
+// beats remembers who registered what, so that the audit log has the first of many equal beats.
+type beats struct {
+	mu   sync.Mutex
+	said map[beat]bool
+}
+
+type beat struct{ caller, service, id, incarnation, address string }
+
+// maxBeats are remembered; then it begins anew.
+const maxBeats = 100_000
+
+// first reports whether this is the first beat of its kind.
+func (b *beats) first(caller string, n registry.Node) bool {
+	key := beat{caller, n.Service, n.ID, n.Incarnation, n.HostPort()}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.said[key] {
+		return false
+	}
+	if b.said == nil || len(b.said) >= maxBeats {
+		b.said = map[beat]bool{}
+	}
+	b.said[key] = true
+	return true
 }
 
 func (r Registration) node(service, id string) registry.Node {
@@ -140,6 +182,9 @@ func (s *Server) DeleteNode(ctx context.Context, r DeleteNodeRequestObject) (Del
 	ref := registry.NodeRef{Service: r.Service, ID: r.ID, Incarnation: r.Params.Incarnation}
 	if !registry.ValidName(r.Service) {
 		return nil, problemf(http.StatusNotFound, "node %s is not registered", ref)
+	}
+	if err := permitService(callerOf(ctx), r.Service); err != nil {
+		return nil, err
 	}
 	if err := s.registry.Remove(ctx, ref); err != nil {
 		return nil, s.fault(err)

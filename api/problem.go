@@ -12,7 +12,7 @@ import (
 	"sluice/registry"
 )
 
-// retryAfter is how many seconds a caller is told to wait while the registry is away.
+// retryAfter is how many seconds a caller is told to wait while the registry is away, or when he is too fast.
 const retryAfter = 2
 
 // Error lets a Problem travel as an error, through the server's handlers and out of the client.
@@ -92,7 +92,7 @@ func (p *Problem) write(w http.ResponseWriter) {
 	h := w.Header()
 	h.Set("Content-Type", "application/problem+json")
 	switch p.Status {
-	case http.StatusServiceUnavailable:
+	case http.StatusServiceUnavailable, http.StatusTooManyRequests:
 		h.Set("Retry-After", strconv.Itoa(retryAfter))
 	case http.StatusUnauthorized:
 		h.Set("WWW-Authenticate", `Bearer realm="sluice"`)

@@ -13,6 +13,7 @@ import (
 	"github.com/labstack/echo/v4"
 
 	"sluice/controlplane"
+	"sluice/controlplane/spec"
 	"sluice/registry"
 )
 
@@ -34,9 +35,14 @@ type Local interface {
 type Options struct {
 	Registry Registry
 	Local    Local
-	// Token is what callers must show. Without one, only requests to a loopback address are answered.
-	Token  string
-	Logger *slog.Logger
+	// Token is that of an admin, and Subjects are the roles of client certificates, by their subject (RFC 2253) or its common
+	// name. Without either, requests to a loopback address are answered to everyone, and no others.
+	Token    string
+	Subjects map[string]spec.Role
+	// Reserved are addresses, as host:port, that no node can have: the API's own and the registry's.
+	Reserved []string
+	Logger   *slog.Logger
+	Audit    *slog.Logger // gets a line for each write and for whatever was denied; may be nil
 }
 
 // Server answers the API.
@@ -44,8 +50,17 @@ type Server struct {
 	registry Registry
 	local    Local
 	log      *slog.Logger
-	token    string
 	handler  http.Handler
+
+	open       bool // nobody on this machine is asked who he is
+	token      string
+	subjects   map[string]spec.Role
+	operations map[string]operation // by method and path
+	tokens     tokenCache
+	limits     limits
+	reserved   reserved
+	beats      beats
+	auditLog   *slog.Logger
 }
 
 var _ StrictServerInterface = (*Server)(nil)
@@ -55,11 +70,23 @@ func New(o Options) (*Server, error) {
 	if o.Registry == nil || o.Local == nil || o.Logger == nil {
 		return nil, errors.New("the API needs a registry, a gateway and a logger")
 	}
-	s := &Server{registry: o.Registry, local: o.Local, log: o.Logger, token: o.Token}
+	operations, err := readOperations()
+	if err != nil {
+		return nil, err
+	}
+	own, err := newReserved(o.Reserved)
+	if err != nil {
+		return nil, err
+	}
+	s := &Server{
+		registry: o.Registry, local: o.Local, log: o.Logger, auditLog: o.Audit,
+		open: o.Token == "" && len(o.Subjects) == 0, token: o.Token, subjects: o.Subjects, operations: operations, reserved: own,
+		tokens: tokenCache{registry: o.Registry, known: map[string]knownToken{}}, limits: limits{callers: map[string]*limited{}},
+	}
 	e := echo.New()
 	e.Binder = binder{}
 	e.HTTPErrorHandler = s.answerError
-	e.Use(checkQuery)
+	e.Use(s.access, checkQuery)
 	RegisterHandlers(e, NewStrictHandler(s, nil))
 	s.handler = s.guard(e)
 	return s, nil

@@ -11,6 +11,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"net"
 	"os"
 	"path/filepath"
 	"testing"
@@ -26,7 +27,7 @@ func writePair(tb testing.TB, dir string, serial int64) {
 	}
 	template := &x509.Certificate{
 		SerialNumber: big.NewInt(serial), Subject: pkix.Name{CommonName: "chat.example.com"},
-		DNSNames: []string{"chat.example.com"}, NotAfter: time.Now().Add(time.Hour),
+		DNSNames: []string{"chat.example.com"}, IPAddresses: []net.IP{net.IPv4(127, 0, 0, 1)}, NotAfter: time.Now().Add(time.Hour),
 	}
 	cert, err := x509.CreateCertificate(rand.Reader, template, template, private.Public(), private)
 	if err != nil {

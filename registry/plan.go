@@ -77,7 +77,7 @@ func NewPlan(tx Tx, head Seq, have map[Ref]Object, at time.Time) (*Plan, error) 
 			changed.After = o.Value
 		}
 		changed.Before = cur.Value
-		if op.Kind == KindSecret {
+		if op.Kind.Confidential() {
 			changed.Before, changed.After = nil, nil
 		}
 		p.Changed = append(p.Changed, op.Ref)

@@ -26,7 +26,9 @@ const (
 	KindOverride    Kind = "override"
 	// KindApproval ends a hold of the guard; it is named by the upstream.
 	KindApproval Kind = "approval"
-	// KindSecret holds private keys, named by the SHA-256 of their content. Neither history nor any event carries them.
+	// KindToken is who may use the API, and for what; it is named by the token's name and holds only a hash of it.
+	KindToken Kind = "token"
+	// KindSecret holds private keys, named by the SHA-256 of their content.
 	KindSecret Kind = "secret"
 )
 
@@ -40,8 +42,11 @@ const (
 
 // DesiredKinds are the kinds of the desired state, in the order in which they depend on each other.
 func DesiredKinds() []Kind {
-	return []Kind{KindSecret, KindCertificate, KindUpstream, KindSite, KindOverride, KindApproval}
+	return []Kind{KindSecret, KindCertificate, KindUpstream, KindSite, KindOverride, KindApproval, KindToken}
 }
+
+// Confidential says that neither the history nor any event carries what objects of the kind hold.
+func (k Kind) Confidential() bool { return k == KindSecret || k == KindToken }
 
 // Ref names an object.
 type Ref struct {
@@ -192,7 +197,7 @@ type Change struct {
 	Changes []ObjectChanged `json:"changes"`
 }
 
-// ObjectChanged is one object of a Change. Secrets have neither Before nor After.
+// ObjectChanged is one object of a Change. Those of Confidential kinds have neither Before nor After.
 type ObjectChanged struct {
 	Kind   Kind            `json:"kind"`
 	Name   string          `json:"name"`

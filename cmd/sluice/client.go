@@ -1,9 +1,12 @@
 package main
 
 import (
+	"crypto/tls"
+	"crypto/x509"
 	"encoding/json"
 	"fmt"
 	"io"
+	"os"
 	"strings"
 	"unicode"
 
@@ -20,11 +23,17 @@ const defaultAPI = "http://127.0.0.1:7070"
 type clientFlags struct {
 	api       string
 	tokenFile string
+	ca        string
+	cert      string
+	key       string
 }
 
 func (c *clientFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&c.api, "api", defaultAPI, "addresses of instances, with commas between them: when one fails, the next is asked")
 	flags.StringVar(&c.tokenFile, "token-file", "", "file with the token that the instances ask for")
+	flags.StringVar(&c.ca, "api-ca", "", "PEM file of the certificate authority that the instances' certificates must be from (default: the system's)")
+	flags.StringVar(&c.cert, "api-cert", "", "PEM file of our client certificate, instead of a token")
+	flags.StringVar(&c.key, "api-key", "", "PEM file of its key")
 }
 
 func (c *clientFlags) client() (*api.ClientWithResponses, error) {
@@ -41,11 +50,42 @@ func (c *clientFlags) client() (*api.ClientWithResponses, error) {
 		}
 		options.Token = token
 	}
+	config, err := c.tls()
+	if err != nil {
+		return nil, err
+	}
+	options.TLS = config
 	client, err := api.NewFailoverClient(options)
 	if err != nil {
 		return nil, fmt.Errorf("--api: %w", err)
 	}
 	return client, nil
+}
+
+// tls returns how instances are spoken to over https; nil is the ordinary way.
+func (c *clientFlags) tls() (*tls.Config, error) {
+	if c.ca == "" && c.cert == "" && c.key == "" {
+		return nil, nil
+	}
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if c.ca != "" {
+		pem, err := os.ReadFile(c.ca)
+		if err != nil {
+			return nil, fmt.Errorf("read --api-ca: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("--api-ca %s: there is no certificate in it", c.ca)
+		}
+	}
+	if c.cert != "" || c.key != "" {
+		pair, err := tls.LoadX509KeyPair(c.cert, c.key)
+		if err != nil {
+			return nil, fmt.Errorf("read --api-cert and --api-key: %w", err)
+		}
+		config.Certificates = []tls.Certificate{pair}
+	}
+	return config, nil
 }
 
 // outputFlag is how an answer is printed.

@@ -92,32 +92,6 @@ func TestFillFlagsRefuses(t *testing.T) {
 	}
 }
 
-func TestToken(t *testing.T) {
-	t.Parallel()
-	file, empty := writeFile(t, "secret\n"), writeFile(t, "\n")
-	for _, tt := range []struct {
-		flags runFlags
-		want  string
-		err   string
-	}{
-		{runFlags{listen: "127.0.0.1:7070"}, "", ""},
-		{runFlags{listen: "[::1]:7070"}, "", ""},
-		{runFlags{listen: "localhost:7070"}, "", ""},
-		{runFlags{listen: ":7070"}, "", "needs a token"},
-		{runFlags{listen: "0.0.0.0:7070"}, "", "needs a token"},
-		{runFlags{listen: "10.0.0.1:7070"}, "", "needs a token"},
-		{runFlags{listen: "7070"}, "", "--listen"},
-		{runFlags{listen: ":7070", tokenFile: file}, "secret", ""},
-		{runFlags{listen: ":7070", tokenFile: empty}, "", "the file is empty"},
-		{runFlags{listen: ":7070", tokenFile: "/nonexistent"}, "", "read --token-file"},
-	} {
-		got, err := tt.flags.token()
-		if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
-			t.Errorf("%+v: %q, %v", tt.flags.listen, got, err)
-		}
-	}
-}
-
 func TestReadKey(t *testing.T) {
 	t.Parallel()
 	for text, ok := range map[string]bool{

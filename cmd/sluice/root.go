@@ -41,7 +41,7 @@ func newRootCommand() *cobra.Command {
 		Long: `Keeps nginx in step with a living fleet of Socket.IO and WebSocket nodes, without dropping a socket.
 
 One sluice runs beside each nginx. Nodes register with any of them, ops apply what they want to any of them.
-Flags of run, register, apply, nodes and status can be given by the environment, as SLUICE_API for --api.
+Flags can be given by the environment, as SLUICE_API for --api.
 
 Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 applied, but not live in time (apply --wait).`,
 		Example: `  sluice run                                      # keep the nginx of this machine
@@ -53,7 +53,7 @@ Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 applied, but not live 
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
 	root.AddCommand(newRunCommand(), newRegisterCommand(), newApplyCommand(), newNodesCommand(), newStatusCommand(),
-		newRenderCommand(), newVersionCommand())
+		newRenderCommand(), newTokenCommand(), newVersionCommand())
 	for _, cmd := range root.Commands() {
 		if check := cmd.Args; check != nil {
 			cmd.Args = func(cmd *cobra.Command, args []string) error {

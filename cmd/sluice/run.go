@@ -7,6 +7,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/url"
 	"os"
 	"os/exec"
 	"os/signal"
@@ -31,8 +32,7 @@ type runFlags struct {
 	name      string
 	group     string
 	stateDir  string
-	listen    string
-	tokenFile string
+	api       listenFlags
 	templates string
 
 	registry     string
@@ -66,7 +66,7 @@ names, a YAML mapping with the same names (state-dir: /var/lib/sluice). nginx ou
 
   # one of several gateways on an etcd cluster, answering the API on all addresses
   sluice run --name edge-1 --registry etcds://10.0.0.1:2379,10.0.0.2:2379 --etcd-ca /etc/sluice/ca.pem \
-    --listen :7070 --token-file /etc/sluice/token
+    --listen :7070 --tls-cert /etc/sluice/api.pem --tls-key /etc/sluice/api.key --token-file /etc/sluice/token
 
   # beside an nginx that the system runs, with an nginx.conf of your own
   sluice run --nginx-mode include --nginx-conf /etc/nginx/nginx.conf --attach /run/nginx.pid`,
@@ -88,8 +88,7 @@ names, a YAML mapping with the same names (state-dir: /var/lib/sluice). nginx ou
 	flags.StringVar(&f.name, "name", hostname(), "name of this gateway, one of a kind in the fleet")
 	flags.StringVar(&f.group, "group", spec.DefaultGroup, "group of this gateway: it serves the sites that name it")
 	flags.StringVar(&f.stateDir, "state-dir", "/var/lib/sluice", "directory of everything that sluice keeps")
-	flags.StringVar(&f.listen, "listen", "127.0.0.1:7070", "address of the API; beyond loopback it needs --token-file")
-	flags.StringVar(&f.tokenFile, "token-file", "", "file with the token that the API asks for")
+	f.api.register(flags)
 	flags.StringVar(&f.templates, "templates", "", "directory with templates that replace built-in ones of the same name")
 	flags.StringVar(&f.registry, "registry", embeddedRegistry, "embedded, etcd://host:2379,… or consul://host:8500,… (etcds://, consuls://: TLS)")
 	flags.StringVar(&f.etcdListen, "etcd-listen", "", "URL on which the embedded etcd answers its clients: http://127.0.0.1:2379 or unix:///path (default: a unix socket in the state directory)")
@@ -121,10 +120,22 @@ func (f *runFlags) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	token, err := f.token()
+	if err := f.api.check(); err != nil {
+		return err
+	}
+	token, err := f.api.token()
 	if err != nil {
 		return err
 	}
+	subjects, err := f.api.subjects()
+	if err != nil {
+		return err
+	}
+	audit, closer, err := f.api.auditLogger()
+	if err != nil {
+		return err
+	}
+	defer closer.Close()
 	if f.stateDir, err = filepath.Abs(f.stateDir); err != nil {
 		return err
 	}
@@ -132,9 +143,9 @@ func (f *runFlags) run(ctx context.Context) (err error) {
 	if err := os.MkdirAll(f.stateDir, 0o711); err != nil {
 		return fmt.Errorf("make the state directory: %w", err)
 	}
-	listener, err := net.Listen("tcp", f.listen)
+	listener, err := f.api.open(log)
 	if err != nil {
-		return fmt.Errorf("listen for the API: %w", err)
+		return err
 	}
 	defer listener.Close()
 
@@ -167,11 +178,13 @@ func (f *runFlags) run(ctx context.Context) (err error) {
 		Registry: reg, Applier: applier{driver}, Renderer: render, Wake: driver.Changed(), Log: log,
 		Facts: func() controlplane.Facts { return f.facts(driver) },
 	})
-	handler, err := api.New(api.Options{Registry: reg, Local: controller, Token: token, Logger: log})
+	handler, err := api.New(api.Options{
+		Registry: reg, Local: controller, Token: token, Subjects: subjects, Reserved: f.reserved(listener), Logger: log, Audit: audit,
+	})
 	if err != nil {
 		return err
 	}
-	log.Info("sluice runs", "gateway", f.name, "api", "http://"+listener.Addr().String(), "registry", f.registry, "state", f.stateDir)
+	log.Info("sluice runs", "gateway", f.name, "api", f.api.scheme()+"://"+listener.Addr().String(), "registry", f.registry, "state", f.stateDir)
 
 	g, ctx := errgroup.WithContext(ctx)
 	if server != nil {
@@ -195,26 +208,19 @@ func (f *runFlags) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// token returns the API's token, and refuses to be reachable without one.
-func (f *runFlags) token() (string, error) {
-	if f.tokenFile != "" {
-		token, err := readSecret(f.tokenFile)
-		if err == nil && token == "" {
-			err = errors.New("the file is empty")
+// reserved returns the addresses that no node can have: the API's own and the registry's.
+func (f *runFlags) reserved(listener net.Listener) []string {
+	own := []string{listener.Addr().String()}
+	urls := []string{f.etcdListen}
+	if f.registry != embeddedRegistry {
+		urls, _ = endpoints(f.registry) // it was opened with them
+	}
+	for _, text := range urls {
+		if u, err := url.Parse(text); err == nil && u.Port() != "" {
+			own = append(own, u.Host)
 		}
-		if err != nil {
-			return "", fmt.Errorf("read --token-file: %w", err)
-		}
-		return token, nil
 	}
-	host, _, err := net.SplitHostPort(f.listen)
-	if err != nil {
-		return "", fmt.Errorf("--listen %q: write it as 127.0.0.1:7070: %w", f.listen, err)
-	}
-	if ip := net.ParseIP(host); host != "localhost" && (ip == nil || !ip.IsLoopback()) {
-		return "", fmt.Errorf("--listen %s: beyond loopback the API needs a token: name its file with --token-file", f.listen)
-	}
-	return "", nil
+	return own
 }
 
 func (f *runFlags) openNginx(ctx context.Context, render *renderer, log *slog.Logger) (*nginx.Driver, error) {

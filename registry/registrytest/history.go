@@ -76,21 +76,25 @@ func historyEntries(t *testing.T, e *env) {
 
 func historySecrets(t *testing.T, e *env) {
 	const key = "PRIVATE"
-	e.commit(t, write(secret("k"), `{"pem":%q}`, key))
-	e.commit(t, write(secret("k"), `{"pem":%q}`, key+"2"))
-	e.commit(t, erase(secret("k")))
+	confidential := []registry.Kind{registry.KindSecret, registry.KindToken}
+	for _, kind := range confidential {
+		ref := registry.Ref{Kind: kind, Name: "k"}
+		e.commit(t, write(ref, `{"pem":%q}`, key))
+		e.commit(t, write(ref, `{"pem":%q}`, key+"2"))
+		e.commit(t, erase(ref))
+	}
 	for _, o := range e.list(t, registry.KindHistory) {
 		if strings.Contains(string(o.Value), key) {
 			t.Errorf("the history holds the secret: %s", o.Value)
 		}
 	}
-	for _, c := range changes(t, e) {
-		if len(c.Changes) != 1 || c.Changes[0].Kind != registry.KindSecret || c.Changes[0].Name != "k" {
+	for i, c := range changes(t, e) {
+		if len(c.Changes) != 1 || c.Changes[0].Kind != confidential[i/3] || c.Changes[0].Name != "k" {
 			t.Errorf("the history does not name the secret: %+v", c)
 		}
 	}
-	if o := e.list(t, registry.KindHistory); len(o) != 3 {
-		t.Errorf("there are %d entries, want 3", len(o))
+	if o := e.list(t, registry.KindHistory); len(o) != 3*len(confidential) {
+		t.Errorf("there are %d entries, want %d", len(o), 3*len(confidential))
 	}
 }
 
