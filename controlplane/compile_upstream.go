@@ -144,12 +144,13 @@ func Selects(u spec.Upstream, n registry.Node) bool {
 func (c *compiler) members(u spec.Upstream) []member {
 	nodes, service := c.snapshot.Nodes, UpstreamService(u)
 	first, _ := slices.BinarySearchFunc(nodes, service, func(n registry.Node, s string) int { return cmp.Compare(n.Service, s) })
-	var members []member
-	at := map[string]string{}
-	for _, n := range nodes[first:] {
-		if n.Service != service {
-			break
-		}
+	last := first
+	for last < len(nodes) && nodes[last].Service == service {
+		last++
+	}
+	members := make([]member, 0, last-first)
+	at := make(map[string]string, last-first)
+	for _, n := range nodes[first:last] {
 		if !Selects(u, n) {
 			continue
 		}

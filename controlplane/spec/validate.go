@@ -51,15 +51,20 @@ func newChecker() checker { return checker{errs: new([]FieldError)} }
 // in returns the checker for a place below: a field's name, a map's key or an index.
 func (c checker) in(path ...any) checker {
 	for _, p := range path {
-		c.at += "/" + escapePointer(fmt.Sprint(p))
+		switch p := p.(type) {
+		case string:
+			c.at += "/" + escapePointer(p)
+		default:
+			c.at += "/" + escapePointer(fmt.Sprint(p))
+		}
 	}
 	return c
 }
 
+var pointerEscapes = strings.NewReplacer("~", "~0", "/", "~1") // building one costs more than all else of a validation
+
 // escapePointer escapes one reference token of a JSON pointer (RFC 6901).
-func escapePointer(s string) string {
-	return strings.NewReplacer("~", "~0", "/", "~1").Replace(s)
-}
+func escapePointer(s string) string { return pointerEscapes.Replace(s) }
 
 func (c checker) add(format string, args ...any) {
 	*c.errs = append(*c.errs, FieldError{Field: c.at, Message: fmt.Sprintf(format, args...)})
