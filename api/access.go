@@ -9,6 +9,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/labstack/echo/v4"
 
@@ -24,6 +25,7 @@ func (s *Server) access(next echo.HandlerFunc) echo.HandlerFunc {
 		if known && op.role == "" || !known && r.URL.Path != "/v1" && !strings.HasPrefix(r.URL.Path, "/v1/") {
 			return next(c)
 		}
+		began := time.Now()
 		e := &entry{id: requestID(), operation: cmp.Or(op.id, "unknown")}
 		c.Response().Header().Set("X-Request-Id", e.id)
 		who, err := s.authenticate(r)
@@ -44,6 +46,7 @@ func (s *Server) access(next echo.HandlerFunc) echo.HandlerFunc {
 			s.answerError(err, c)
 		}
 		s.audit(e, c)
+		s.metrics.request(e.operation, c.Response().Status, time.Since(began))
 		return nil
 	}
 }

@@ -11,12 +11,14 @@ import (
 
 // fakeLocal is the gateway of the instance under test.
 type fakeLocal struct {
-	status  atomic.Pointer[controlplane.Status]
-	retries atomic.Int32
+	snapshot atomic.Pointer[registry.Snapshot]
+	events   *controlplane.Events
+	status   atomic.Pointer[controlplane.Status]
+	retries  atomic.Int32
 }
 
 func newLocal(name string) *fakeLocal {
-	l := &fakeLocal{}
+	l := &fakeLocal{events: controlplane.NewEvents()}
 	l.status.Store(&controlplane.Status{
 		Gateway: name, Group: "default", Version: "test", Phase: controlplane.InStep, RevisionLive: "abc",
 		Registry: controlplane.RegistryHealth{Connected: true, Since: time.Now()},
@@ -28,6 +30,22 @@ func newLocal(name string) *fakeLocal {
 
 func (l *fakeLocal) Status(context.Context) controlplane.Status { return *l.status.Load() }
 func (l *fakeLocal) Retry()                                     { l.retries.Add(1) }
+
+func (l *fakeLocal) Events() *controlplane.Events { return l.events }
+
+func (l *fakeLocal) Snapshot() (registry.Snapshot, bool) {
+	if s := l.snapshot.Load(); s != nil {
+		return *s, true
+	}
+	return registry.Snapshot{}, false
+}
+
+func (l *fakeLocal) Applies() controlplane.Applies {
+	return controlplane.Applies{
+		Counts: []controlplane.ApplyCount{{How: controlplane.Reload, Result: "live", Count: 3}, {Result: "failed", Count: 1}},
+		Took:   controlplane.Histogram{Count: 3, Sum: 0.6, Buckets: map[float64]uint64{0.1: 1, 0.5: 3}},
+	}
+}
 
 // brokenRegistry fails in all that it is asked.
 type brokenRegistry struct {

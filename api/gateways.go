@@ -14,6 +14,15 @@ import (
 
 // ListGateways implements StrictServerInterface.
 func (s *Server) ListGateways(ctx context.Context, _ ListGatewaysRequestObject) (ListGatewaysResponseObject, error) {
+	items, err := s.gateways(ctx)
+	if err != nil {
+		return nil, err
+	}
+	return ListGateways200JSONResponse{Items: items}, nil
+}
+
+// gateways returns the status of every gateway that has reported lately, sorted by name.
+func (s *Server) gateways(ctx context.Context) ([]Status, error) {
 	page, err := s.registry.List(ctx, registry.KindGateway, "", 0)
 	if err != nil {
 		return nil, s.fault(err)
@@ -32,7 +41,7 @@ func (s *Server) ListGateways(ctx context.Context, _ ListGatewaysRequestObject) 
 		items = append(items, status)
 	}
 	slices.SortFunc(items, func(a, b Status) int { return strings.Compare(a.Gateway, b.Gateway) })
-	return ListGateways200JSONResponse{Items: items}, nil
+	return items, nil
 }
 
 // GetGateway implements StrictServerInterface.

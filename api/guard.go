@@ -41,8 +41,12 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			newProblem(http.StatusForbidden, "the request comes from a page of another origin: "+err.Error()).write(w)
 			return
 		}
-		ctx, cancel := context.WithTimeout(r.Context(), maxTime)
-		defer cancel()
+		ctx := r.Context()
+		if r.URL.Path != eventsPath { // which has no end
+			var cancel context.CancelFunc
+			ctx, cancel = context.WithTimeout(ctx, maxTime)
+			defer cancel()
+		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
@@ -72,37 +76,10 @@ func loopback(host string) bool {
 	return err == nil && addr.Unmap().IsLoopback()
 }
 
-// queryParameters are those that each operation knows.
-var queryParameters = map[string][]string{
-	"GET /v1/upstreams":                      {"from", "limit"},
-	"GET /v1/sites":                          {"from", "limit"},
-	"GET /v1/certificates":                   {"from", "limit"},
-	"GET /v1/overrides":                      {"from", "limit"},
-	"GET /v1/approvals":                      {"from", "limit"},
-	"POST /v1/apply":                         {"owner", "prune", "dryRun", "wait"},
-	"PUT /v1/upstreams/:name":                {"dryRun", "wait"},
-	"PATCH /v1/upstreams/:name":              {"dryRun", "wait"},
-	"DELETE /v1/upstreams/:name":             {"dryRun", "wait"},
-	"PUT /v1/sites/:name":                    {"dryRun", "wait"},
-	"PATCH /v1/sites/:name":                  {"dryRun", "wait"},
-	"DELETE /v1/sites/:name":                 {"dryRun", "wait"},
-	"PUT /v1/certificates/:name":             {"dryRun", "wait"},
-	"PATCH /v1/certificates/:name":           {"dryRun", "wait"},
-	"DELETE /v1/certificates/:name":          {"dryRun", "wait"},
-	"PUT /v1/overrides/:service/:id":         {"dryRun", "wait"},
-	"PATCH /v1/overrides/:service/:id":       {"dryRun", "wait"},
-	"DELETE /v1/overrides/:service/:id":      {"dryRun", "wait"},
-	"PUT /v1/approvals/:name":                {"dryRun", "wait"},
-	"DELETE /v1/approvals/:name":             {"dryRun", "wait"},
-	"GET /v1/tokens":                         {"from", "limit"},
-	"GET /v1/nodes":                          {"service"},
-	"DELETE /v1/services/:service/nodes/:id": {"incarnation"},
-}
-
 // checkQuery refuses query parameters that an operation does not know: ?dryrun=true must not apply.
-func checkQuery(next echo.HandlerFunc) echo.HandlerFunc {
+func (s *Server) checkQuery(next echo.HandlerFunc) echo.HandlerFunc {
 	return func(c echo.Context) error {
-		known := queryParameters[c.Request().Method+" "+c.Path()]
+		known := s.operations[c.Request().Method+" "+c.Path()].query
 		for name := range c.QueryParams() {
 			if !slices.Contains(known, name) {
 				if len(known) == 0 {

@@ -53,6 +53,8 @@ func run(m *testing.M) int {
 	if router, err = gorillamux.NewRouter(document); err != nil {
 		return fail(err)
 	}
+	openapi3filter.RegisterBodyDecoder("text/event-stream", openapi3filter.FileBodyDecoder)
+	openapi3filter.RegisterBodyDecoder("text/html", openapi3filter.FileBodyDecoder)
 	openapi3filter.RegisterBodyDecoder("application/openapi+yaml", openapi3filter.FileBodyDecoder)
 	dir, err := os.MkdirTemp("", "api")
 	if err != nil {
@@ -112,6 +114,7 @@ type instance struct {
 	client   *api.ClientWithResponses
 	log      *lockedBuffer
 	audit    *lockedBuffer
+	server   *api.Server
 }
 
 type lockedBuffer struct {
@@ -148,13 +151,15 @@ func startLocal(t *testing.T, r registry.Registry, local api.Local, token string
 
 func startOptions(t *testing.T, o api.Options) *instance {
 	t.Helper()
-	in := &instance{t: t, registry: o.Registry.(registry.Registry), log: &lockedBuffer{}, audit: &lockedBuffer{}}
+	local, _ := o.Local.(*fakeLocal)
+	in := &instance{t: t, registry: o.Registry.(registry.Registry), local: local, log: &lockedBuffer{}, audit: &lockedBuffer{}}
 	o.Logger = slog.New(slog.NewTextHandler(in.log, nil))
 	o.Audit = slog.New(slog.NewJSONHandler(in.audit, nil))
 	server, err := api.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}
+	in.server = server
 	listening := httptest.NewServer(server)
 	t.Cleanup(listening.Close)
 	in.url = listening.URL

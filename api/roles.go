@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
+	"strings"
 
 	"github.com/goccy/go-yaml"
 
@@ -18,22 +19,29 @@ const anyRole spec.Role = "any"
 
 // operation is what access needs to know of an operation.
 type operation struct {
-	id   string
-	role spec.Role // empty: it asks nobody who he is
+	id    string
+	role  spec.Role // empty: it asks nobody who he is
+	query []string  // the query parameters that it knows
 }
 
 var pathParameter = regexp.MustCompile(`\{([A-Za-z]+)\}`)
 
-// readOperations reads who may use which operation from openapi.yaml, by method and echo's path: x-role is the least role,
+// readOperations reads who may use which operation, and how, from openapi.yaml, by method and echo's path: x-role is the least role,
 // and "security: []" says that nobody is asked. An operation that says neither is an error: nothing is open by oversight.
 func readOperations() (map[string]operation, error) {
+	type parameter struct {
+		Ref      string `yaml:"$ref"`
+		In, Name string
+	}
 	type item struct {
-		ID       string    `yaml:"operationId"`
-		Security *[]any    `yaml:"security"`
-		Role     spec.Role `yaml:"x-role"`
+		ID         string    `yaml:"operationId"`
+		Security   *[]any    `yaml:"security"`
+		Role       spec.Role `yaml:"x-role"`
+		Parameters []parameter
 	}
 	var doc struct {
-		Paths map[string]struct {
+		Components struct{ Parameters map[string]parameter }
+		Paths      map[string]struct {
 			Get, Put, Post, Patch, Delete *item
 		}
 	}
@@ -54,7 +62,16 @@ func readOperations() (map[string]operation, error) {
 			if open != (op.Role == "") || !open && op.Role != anyRole && !slices.Contains(spec.Roles(), op.Role) {
 				errs = append(errs, fmt.Errorf(`openapi.yaml: %s needs "x-role: ROLE", one of any, %v; or "security: []", and no role`, op.ID, spec.Roles()))
 			}
-			operations[method+" "+at] = operation{op.ID, op.Role}
+			var query []string
+			for _, p := range op.Parameters {
+				if name, ok := strings.CutPrefix(p.Ref, "#/components/parameters/"); ok {
+					p = doc.Components.Parameters[name]
+				}
+				if p.In == "query" {
+					query = append(query, p.Name)
+				}
+			}
+			operations[method+" "+at] = operation{op.ID, op.Role, query}
 		}
 	}
 	return operations, errors.Join(errs...)

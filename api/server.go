@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"log/slog"
 	"net/http"
+	"sync"
 	"time"
 
 	"github.com/labstack/echo/v4"
@@ -29,6 +30,10 @@ type Registry interface {
 type Local interface {
 	Status(ctx context.Context) controlplane.Status
 	Retry() // tries at once what failed or waits; does not block
+	// Snapshot returns the newest Snapshot; ok is false before there is one.
+	Snapshot() (s registry.Snapshot, ok bool)
+	Events() *controlplane.Events
+	Applies() controlplane.Applies
 }
 
 // Options are the parts of a Server.
@@ -60,6 +65,10 @@ type Server struct {
 	limits     limits
 	reserved   reserved
 	beats      beats
+	metrics    *metrics
+	docs       func() (docsPage, error)
+	closing    chan struct{} // closed by Close
+	closed     sync.Once
 	auditLog   *slog.Logger
 }
 
@@ -83,10 +92,11 @@ func New(o Options) (*Server, error) {
 		open: o.Token == "" && len(o.Subjects) == 0, token: o.Token, subjects: o.Subjects, operations: operations, reserved: own,
 		tokens: tokenCache{registry: o.Registry, known: map[string]knownToken{}}, limits: limits{callers: map[string]*limited{}},
 	}
+	s.metrics, s.docs, s.closing = newMetrics(s), sync.OnceValues(newDocs), make(chan struct{})
 	e := echo.New()
 	e.Binder = binder{}
 	e.HTTPErrorHandler = s.answerError
-	e.Use(s.access, checkQuery)
+	e.Use(s.access, s.checkQuery)
 	RegisterHandlers(e, NewStrictHandler(s, nil))
 	s.handler = s.guard(e)
 	return s, nil
@@ -94,6 +104,9 @@ func New(o Options) (*Server, error) {
 
 // ServeHTTP implements http.Handler.
 func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) { s.handler.ServeHTTP(w, r) }
+
+// Close ends the streams of events, which would never end by themselves.
+func (s *Server) Close() { s.closed.Do(func() { close(s.closing) }) }
 
 // answerError is where every error of a handler ends.
 func (s *Server) answerError(err error, c echo.Context) {

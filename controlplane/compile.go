@@ -41,6 +41,8 @@ type Compiled struct {
 	Slots    []registry.SlotTable // tables that should be stored: until they are, nobody renders them
 	Problems []registry.Problem   // sorted
 	Nodes    int                  // that take connections, over all upstreams
+
+	Certificates []CertificateStatus // that are rendered; sorted by name
 }
 
 // Compile decides everything that there is to decide about a gateway's configuration. It is pure. A bad object is kept as
@@ -108,6 +110,7 @@ func (c *compiler) result() Compiled {
 	for _, name := range slices.Sorted(maps.Keys(c.certificates)) {
 		if cert := c.certificates[name]; cert != nil && cert.used {
 			cfg.Certificates = append(cfg.Certificates, cert.config)
+			r.Certificates = append(r.Certificates, CertificateStatus{Name: name, NotAfter: cert.notAfter})
 		}
 	}
 	for _, address := range slices.Sorted(maps.Keys(c.sockets)) {

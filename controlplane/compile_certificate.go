@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"os"
 	"slices"
+	"time"
 
 	"sluice/controlplane/spec"
 	"sluice/registry"
@@ -17,8 +18,9 @@ import (
 
 // certificate is a compiled certificate; only those that a site uses are rendered.
 type certificate struct {
-	config templates.Certificate
-	used   bool
+	config   templates.Certificate
+	notAfter time.Time
+	used     bool
 }
 
 // Secret is the value of a KindSecret object.
@@ -135,11 +137,24 @@ func (c *compiler) pair(value spec.Certificate) (chain, key []byte, err error) {
 // newCertificate takes of two files only the certificates and the key: parameters, comments and a key that stands in the
 // chain's file stay out.
 func newCertificate(name string, chain, key []byte) *certificate {
-	return &certificate{config: templates.Certificate{
+	return &certificate{notAfter: notAfter(chain), config: templates.Certificate{
 		Name:  name,
 		Chain: blocks(chain, func(kind string) bool { return kind == "CERTIFICATE" }),
 		Key:   blocks(key, func(kind string) bool { return kind != "CERTIFICATE" && kind != "EC PARAMETERS" }),
 	}}
+}
+
+// notAfter returns when the first certificate of a chain that was checked expires.
+func notAfter(chain []byte) time.Time {
+	block, _ := pem.Decode(chain)
+	if block == nil {
+		return time.Time{}
+	}
+	cert, err := x509.ParseCertificate(block.Bytes)
+	if err != nil {
+		return time.Time{}
+	}
+	return cert.NotAfter
 }
 
 func blocks(data []byte, take func(kind string) bool) []byte {

@@ -64,13 +64,16 @@ type Controller struct {
 	retry   chan struct{} // capacity 1
 	changed chan struct{} // capacity 1: the status is another
 	status  atomic.Pointer[Status]
-	loaded  *LastGood // from disk; nil when there was none
+	events  *Events
+	counter applyCounter
+	latest  atomic.Pointer[registry.Snapshot] // nil before there is one
+	loaded  *LastGood                         // from disk; nil when there was none
 }
 
 // New returns a Controller that knows what the disk holds as last proven good. A file that can't be read is reported and
 // otherwise taken as absent.
 func New(o Options) *Controller {
-	c := &Controller{Options: o, retry: make(chan struct{}, 1), changed: make(chan struct{}, 1)}
+	c := &Controller{Options: o, retry: make(chan struct{}, 1), changed: make(chan struct{}, 1), events: NewEvents()}
 	last, ok, err := loadLastGood(o.LastGoodPath)
 	if err != nil {
 		o.Log.Warn("the last good state is of no use; waiting for the registry", "error", err)
@@ -89,6 +92,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	g.Go(func() error { return c.Registry.Watch(ctx, Uses, snapshots) })
 	g.Go(func() error { return newLoop(c).run(ctx, snapshots) })
 	g.Go(func() error { return c.report(ctx) })
+	g.Go(func() error { return c.watchHealth(ctx) })
 	return g.Wait()
 }
 
@@ -108,8 +112,47 @@ func (c *Controller) Status(ctx context.Context) Status {
 	return s
 }
 
+// Events returns what this gateway sees happen.
+func (c *Controller) Events() *Events { return c.events }
+
+// Applies counts what became of configurations since the start.
+func (c *Controller) Applies() Applies { return c.counter.applies() }
+
+// Snapshot returns the newest Snapshot, or the last good one of the disk; ok is false before there is either.
+func (c *Controller) Snapshot() (s registry.Snapshot, ok bool) {
+	latest := c.latest.Load()
+	if latest == nil {
+		return registry.Snapshot{}, false
+	}
+	return *latest, true
+}
+
+// watchHealth tells when the registry goes away or comes back.
+func (c *Controller) watchHealth(ctx context.Context) error {
+	tick := time.NewTicker(inputPeriod)
+	defer tick.Stop()
+	connected := true
+	for {
+		health := c.Registry.Health()
+		if health.Connected != connected {
+			connected = health.Connected
+			e := Event{Type: EventRegistry, What: "back"}
+			if !connected {
+				e = Event{Type: EventRegistry, What: "away", Message: health.Error}
+			}
+			c.events.Add(e)
+		}
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
 // publish makes s the status; the report follows when it says something new.
 func (c *Controller) publish(s Status) {
+	c.events.Add(statusEvents(*c.status.Load(), s)...)
 	c.status.Store(&s)
 	poke(c.changed)
 }

@@ -91,6 +91,10 @@ func (l *loop) drain() {
 }
 
 func (l *loop) take(s registry.Snapshot) {
+	if l.have {
+		l.events.Add(snapshotEvents(l.snapshot, s)...)
+	}
+	l.latest.Store(&s)
 	l.snapshot, l.have, l.stale = s, true, false
 	l.change()
 }
@@ -102,6 +106,7 @@ func (l *loop) takeLastGood() {
 	}
 	l.Log.Warn("the registry does not answer; starting from the last good state", "seq", l.loaded.Snapshot.Seq)
 	l.snapshot, l.have, l.stale = l.loaded.Snapshot, true, true
+	l.latest.Store(&l.loaded.Snapshot)
 	l.change()
 }
 
@@ -278,6 +283,7 @@ func (l *loop) lastGood(p *proposal) LastGood {
 
 func (l *loop) finish(r result) {
 	l.applying = false
+	l.counter.note(r.applied, r.err)
 	if r.err != nil {
 		if l.quarantine(r.proposal.Used, r.proposal.Config, r.err) {
 			return

@@ -20,6 +20,7 @@ func (l *loop) publish() {
 		Applied: l.applied, Wait: l.wait, Failure: l.failure}
 	if l.wanted != nil {
 		s.RevisionWanted, s.Nodes, s.Problems = l.wanted.bundle.Revision, l.wanted.Nodes, l.wanted.Problems
+		s.Certificates = l.wanted.Certificates
 	}
 	if l.live != nil {
 		s.RevisionLive, s.SeqLive = l.live.bundle.Revision, l.live.snapshot.Seq

@@ -39,9 +39,10 @@ type Status struct {
 	Problems []registry.Problem `json:"problems,omitempty"`
 	Alarms   []registry.Problem `json:"alarms,omitempty"` // what ops should look at now: the guard holds, checks are ignored
 
-	Upstreams      []UpstreamStatus `json:"upstreams,omitempty"`      // that this gateway serves; sorted by name
-	Exceptions     []NodeStatus     `json:"exceptions,omitempty"`     // nodes that are not plainly up; at most MaxExceptions
-	MoreExceptions int              `json:"moreExceptions,omitempty"` // that were left out
+	Certificates   []CertificateStatus `json:"certificates,omitempty"`   // that this gateway serves; sorted by name
+	Upstreams      []UpstreamStatus    `json:"upstreams,omitempty"`      // that this gateway serves; sorted by name
+	Exceptions     []NodeStatus        `json:"exceptions,omitempty"`     // nodes that are not plainly up; at most MaxExceptions
+	MoreExceptions int                 `json:"moreExceptions,omitempty"` // that were left out
 
 	Registry RegistryHealth `json:"registry"`
 	Nginx    Live           `json:"nginx"`
@@ -49,6 +50,12 @@ type Status struct {
 
 // MaxExceptions is how many nodes a Status names.
 const MaxExceptions = 100
+
+// CertificateStatus is a certificate as this gateway serves it.
+type CertificateStatus struct {
+	Name     string    `json:"name"`
+	NotAfter time.Time `json:"notAfter"` // when it expires
+}
 
 // UpstreamStatus is an upstream as this gateway serves it.
 type UpstreamStatus struct {

@@ -17,6 +17,7 @@ import (
 
 	"sluice/api"
 	"sluice/controlplane"
+	"sluice/registry"
 	"sluice/registry/etcd"
 )
 
@@ -46,6 +47,7 @@ type testInstance struct {
 	etcdURL  string
 	registry *etcd.Registry
 	status   atomic.Pointer[controlplane.Status]
+	events   *controlplane.Events
 	asked    atomic.Int32 // how often the status was asked for
 }
 
@@ -55,6 +57,12 @@ func (in *testInstance) Status(context.Context) controlplane.Status {
 }
 
 func (in *testInstance) Retry() {}
+
+func (in *testInstance) Events() *controlplane.Events { return in.events }
+
+func (in *testInstance) Applies() controlplane.Applies { return controlplane.Applies{} }
+
+func (in *testInstance) Snapshot() (registry.Snapshot, bool) { return registry.Snapshot{}, false }
 
 func startInstance(t *testing.T, token string) *testInstance {
 	t.Helper()
@@ -70,7 +78,7 @@ func startInstance(t *testing.T, token string) *testInstance {
 		t.Fatal(err)
 	}
 	t.Cleanup(server.Close)
-	in := &testInstance{etcdURL: strings.Replace(server.ClientURL(), "unix://", "etcd://", 1)}
+	in := &testInstance{events: controlplane.NewEvents(), etcdURL: strings.Replace(server.ClientURL(), "unix://", "etcd://", 1)}
 	if in.registry, err = etcd.New(t.Context(), etcd.Config{Server: server, Logger: quiet}); err != nil {
 		t.Fatal(err)
 	}

@@ -269,11 +269,12 @@ func (f *runFlags) facts(driver *nginx.Driver) controlplane.Facts {
 }
 
 // serve answers the API until ctx ends, and gives requests that are under way a few seconds.
-func serve(ctx context.Context, listener net.Listener, handler http.Handler, log *slog.Logger) error {
+func serve(ctx context.Context, listener net.Listener, handler *api.Server, log *slog.Logger) error {
 	server := &http.Server{
 		Handler: handler, ReadHeaderTimeout: 10 * time.Second, ReadTimeout: 30 * time.Second, IdleTimeout: 2 * time.Minute,
 		MaxHeaderBytes: 64 << 10, ErrorLog: slog.NewLogLogger(log.Handler(), slog.LevelDebug),
 	}
+	server.RegisterOnShutdown(handler.Close)
 	done := make(chan error, 1)
 	go func() { done <- server.Serve(listener) }()
 	select {
