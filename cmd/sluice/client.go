@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,6 +13,7 @@ import (
 
 	"github.com/spf13/cobra"
 	"github.com/spf13/pflag"
+	"sigs.k8s.io/yaml"
 
 	"sluice/api"
 )
@@ -37,6 +39,19 @@ func (c *clientFlags) register(flags *pflag.FlagSet) {
 }
 
 func (c *clientFlags) client() (*api.ClientWithResponses, error) {
+	options, err := c.options()
+	if err != nil {
+		return nil, err
+	}
+	client, err := api.NewFailoverClient(options)
+	if err != nil {
+		return nil, fmt.Errorf("--api: %w", err)
+	}
+	return client, nil
+}
+
+// options say whom a client asks, and how.
+func (c *clientFlags) options() (api.ClientOptions, error) {
 	options := api.ClientOptions{}
 	for address := range strings.SplitSeq(c.api, ",") {
 		if address = strings.TrimSpace(address); address != "" {
@@ -46,20 +61,16 @@ func (c *clientFlags) client() (*api.ClientWithResponses, error) {
 	if c.tokenFile != "" {
 		token, err := readSecret(c.tokenFile)
 		if err != nil {
-			return nil, fmt.Errorf("read --token-file: %w", err)
+			return options, fmt.Errorf("read --token-file: %w", err)
 		}
 		options.Token = token
 	}
-	config, err := c.tls()
-	if err != nil {
-		return nil, err
+	if len(options.Addresses) == 0 {
+		return options, errors.New("--api: no address of an instance was given")
 	}
-	options.TLS = config
-	client, err := api.NewFailoverClient(options)
-	if err != nil {
-		return nil, fmt.Errorf("--api: %w", err)
-	}
-	return client, nil
+	var err error
+	options.TLS, err = c.tls()
+	return options, err
 }
 
 // tls returns how instances are spoken to over https; nil is the ordinary way.
@@ -92,26 +103,39 @@ func (c *clientFlags) tls() (*tls.Config, error) {
 type outputFlag string
 
 func (o *outputFlag) register(cmd *cobra.Command) {
-	cmd.Flags().StringVarP((*string)(o), "output", "o", "text", "text or json")
-	if err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"text", "json"}, cobra.ShellCompDirectiveNoFileComp)); err != nil {
+	formats := []string{"text", "json", "yaml"}
+	cmd.Flags().StringVarP((*string)(o), "output", "o", "text", "text, json or yaml")
+	if err := cmd.RegisterFlagCompletionFunc("output", cobra.FixedCompletions(formats, cobra.ShellCompDirectiveNoFileComp)); err != nil {
 		panic(err) // the flag is defined above
 	}
 }
 
 func (o outputFlag) check() error {
-	if o != "text" && o != "json" {
-		return usageError(fmt.Errorf("--output %q: choose text or json", o))
+	if o != "text" && o != "json" && o != "yaml" {
+		return usageError(fmt.Errorf("--output %q: choose text, json or yaml", o))
 	}
 	return nil
 }
 
-func (o outputFlag) json() bool { return o == "json" }
+func (o outputFlag) text() bool { return o == "text" }
 
-func writeJSON(w io.Writer, v any) error {
+// write writes v for scripts.
+func (o outputFlag) write(w io.Writer, v any) error {
+	if o == "yaml" {
+		text, err := yaml.Marshal(v)
+		if err != nil {
+			return err
+		}
+		_, err = w.Write(text)
+		return err
+	}
 	e := json.NewEncoder(w)
 	e.SetIndent("", "  ")
 	return e.Encode(v)
 }
+
+// writeLine writes v as one line of JSON.
+func writeLine(w io.Writer, v any) error { return json.NewEncoder(w).Encode(v) }
 
 // plain takes control characters out of what goes to a terminal: texts come from nodes and from nginx.
 func plain(s string) string {
@@ -121,4 +145,11 @@ func plain(s string) string {
 		}
 		return r
 	}, s)
+}
+
+func orDash(s string) string {
+	if s == "" {
+		return "-"
+	}
+	return s
 }

@@ -228,7 +228,7 @@ func TestTokenCommand(t *testing.T) {
 		t.Errorf("list: %s", out)
 	}
 	file := writeFile(t, text)
-	if _, stderr, code := in.sluice(t, "", "nodes", "--token-file", file); code != 1 || !strings.Contains(stderr, "needs the role") {
+	if _, stderr, code := in.sluice(t, "", "get", "nodes", "--token-file", file); code != 1 || !strings.Contains(stderr, "needs the role") {
 		t.Errorf("a registrar lists nodes: %d %s", code, stderr)
 	}
 	if _, stderr, code := in.sluice(t, "", "token", "revoke", "nodes"); code != 0 {

@@ -2,12 +2,14 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
 	"net/http/httptest"
 	"os"
 	"os/exec"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -31,14 +33,35 @@ func TestMain(m *testing.M) {
 
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	in := startInstance(t, "")
+	in, own := startInstance(t, ""), startInstance(t, "")
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("SLUICE_API", in.url)
+			env.Setenv("OWN_API", own.url) // of the scripts that list everything
 			return nil
 		},
+		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exitcode": exitCode},
 	})
+}
+
+// exitCode is the script command "exitcode N COMMAND…": COMMAND must end with N.
+func exitCode(ts *testscript.TestScript, neg bool, args []string) {
+	want, err := strconv.Atoi(args[0])
+	if neg || err != nil {
+		ts.Fatalf("usage: exitcode N COMMAND…")
+	}
+	code := 0
+	if err := ts.Exec(args[1], args[2:]...); err != nil {
+		exit, ok := errors.AsType[*exec.ExitError](err)
+		if !ok {
+			ts.Fatalf("%v", err)
+		}
+		code = exit.ExitCode()
+	}
+	if code != want {
+		ts.Fatalf("%s ends with %d, want %d", strings.Join(args[1:], " "), code, want)
+	}
 }
 
 // testInstance is an instance's API on an embedded etcd, beside a gateway whose status a test sets.
@@ -155,13 +178,13 @@ func TestExitCodes(t *testing.T) {
 		{"status --alll", 2, "sluice: unknown flag: --alll"},
 		{"status a b", 2, "sluice: accepts at most 1 arg(s), received 2"},
 		{"status a --all", 2, "sluice: give the name of a gateway, or --all"},
-		{"nodes -o yaml", 2, `sluice: --output "yaml": choose text or json`},
+		{"get nodes -o xml", 2, `sluice: --output "xml": choose text, json or yaml`},
 		{"apply", 2, "sluice: name the document with -f FILE"},
 		{"apply -f /nowhere", 1, "sluice: open /nowhere: no such file"},
-		{"nodes --api ftp://a", 1, `sluice: --api: "ftp://a" is not the address of an instance: write it as http://127.0.0.1:7070`},
-		{"nodes --api ,", 1, "sluice: --api: no address of an instance was given"},
-		{"nodes --api 127.0.0.1:1", 1, "sluice: list the nodes: ask http://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"},
-		{"nodes --token-file /nowhere", 1, "sluice: read --token-file: open /nowhere"},
+		{"get nodes --api ftp://a", 1, `sluice: --api: "ftp://a" is not the address of an instance: write it as http://127.0.0.1:7070`},
+		{"get nodes --api ,", 1, "sluice: --api: no address of an instance was given"},
+		{"get nodes --api 127.0.0.1:1", 1, "sluice: list nodes: ask http://127.0.0.1:1: dial tcp 127.0.0.1:1: connect: connection refused"},
+		{"get nodes --token-file /nowhere", 1, "sluice: read --token-file: open /nowhere"},
 		{"register --id n1 --address 127.0.0.1:1", 2, "sluice: --service is missing: --service, --id and --address name the node"},
 		{"register --service io --id n1 --address 127.0.0.1", 2, `sluice: --address "127.0.0.1": write it as 10.0.0.7:6001, [fd00::1]:6001 or unix:/path`},
 		{"register --service io --id n1 --address localhost:80", 2, `sluice: address: "localhost" is not an IP address`},

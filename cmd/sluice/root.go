@@ -12,9 +12,11 @@ import (
 
 // Exit codes. A command that register runs ends with its own.
 const (
-	exitFailed  = 1
-	exitUsage   = 2
-	exitNotLive = 3 // committed, but not live in time
+	exitFailed   = 1
+	exitUsage    = 2
+	exitNotLive  = 3 // committed, but not live in time
+	exitNotFound = 4
+	exitConflict = 5 // somebody else changed it, or it is in use
 )
 
 // exitError ends the process with a code of its own. Without an error, nothing is printed.
@@ -43,7 +45,8 @@ func newRootCommand() *cobra.Command {
 One sluice runs beside each nginx. Nodes register with any of them, ops apply what they want to any of them.
 Flags can be given by the environment, as SLUICE_API for --api.
 
-Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 applied, but not live in time (apply --wait).`,
+Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 not live (in time); 4 there is no such thing; 5 a conflict: somebody
+else changed it, or it is in use. diff: 1 when there is a difference.`,
 		Example: `  sluice run                                      # keep the nginx of this machine
   sluice apply -f chat.yaml --wait 30s            # say what is wanted
   sluice register --service io --id n1 --address 127.0.0.1:6001 -- node server.js
@@ -52,7 +55,8 @@ Exit codes: 0 done; 1 failed or refused; 2 wrong usage; 3 applied, but not live 
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
-	root.AddCommand(newRunCommand(), newRegisterCommand(), newApplyCommand(), newNodesCommand(), newStatusCommand(),
+	root.AddCommand(newRunCommand(), newRegisterCommand(), newApplyCommand(), newGetCommand(), newDescribeCommand(),
+		newDeleteCommand(), newDrainCommand(), newUndrainCommand(), newWeightCommand(), newWhyCommand(), newEventsCommand(), newStatusCommand(),
 		newRenderCommand(), newTokenCommand(), newVersionCommand())
 	for _, cmd := range root.Commands() {
 		if check := cmd.Args; check != nil {

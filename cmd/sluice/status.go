@@ -62,10 +62,11 @@ func (f *statusFlags) run(ctx context.Context, stdout io.Writer, name string) er
 		return fmt.Errorf("ask for the status: %w", err)
 	}
 	switch {
-	case f.output.json() && f.all:
-		return writeJSON(stdout, list)
-	case f.output.json():
-		return writeJSON(stdout, list[0])
+	case f.output.text():
+	case f.all:
+		return f.output.write(stdout, list)
+	default:
+		return f.output.write(stdout, list[0])
 	}
 	for i, s := range list {
 		text := statusText(s, time.Now())

@@ -118,35 +118,45 @@ func TestStatusCommand(t *testing.T) {
 	}
 }
 
-func TestNodesCommand(t *testing.T) {
+func TestGetNodes(t *testing.T) {
 	t.Parallel()
 	in := startInstance(t, "")
 	for _, n := range []registry.Node{
 		{Service: "io", ID: "n1", Address: "10.0.0.7", Port: 6001},
-		{Service: "io", ID: "n2", Address: "fd00::1", Port: 6001, Weight: 5, MaxConns: 100, Zone: "rack 4"},
+		{Service: "io", ID: "n2", Address: "fd00::1", Port: 6001, Weight: 5, MaxConns: 100, Zone: "rack 4", Tags: []string{"blue"}},
 		{Service: "web", ID: "w", Address: "unix:/run/w.sock"},
 	} {
 		if err := in.registry.Put(t.Context(), n, time.Minute); err != nil {
 			t.Fatal(err)
 		}
 	}
-	stdout, _, _ := in.sluice(t, "", "nodes")
-	want := `SERVICE  ID  ADDRESS           WEIGHT  MAX CONNS  ZONE
-io       n1  10.0.0.7:6001     1       -          -
-io       n2  [fd00::1]:6001    5       100        rack 4
-web      w   unix:/run/w.sock  1       -          -
+	in.change(func(s *controlplane.Status) {
+		s.Exceptions = []controlplane.NodeStatus{{Upstream: "io", Service: "io", ID: "n1", State: controlplane.NodeSuspect}}
+	})
+	stdout, _, _ := in.sluice(t, "", "get", "nodes")
+	want := `NODE   ADDRESS           WEIGHT  MAX CONNS  ZONE    TAGS  STATE
+io/n1  10.0.0.7:6001     1       -          -       -     suspect
+io/n2  [fd00::1]:6001    5       100        rack 4  blue  up
+web/w  unix:/run/w.sock  1       -          -       -     up
 `
 	if diff := cmp.Diff(want, stdout); diff != "" {
 		t.Error(diff)
 	}
-	stdout, _, _ = in.sluice(t, "", "nodes", "web", "-o", "json")
-	if diff := cmp.Diff("[\n  {\n    \"service\": \"web\",\n    \"id\": \"w\",\n    \"address\": \"unix:/run/w.sock\"\n  }\n]\n", stdout); diff != "" {
+	stdout, _, _ = in.sluice(t, "", "get", "node/web/w", "-o", "json")
+	if diff := cmp.Diff("{\n  \"service\": \"web\",\n  \"id\": \"w\",\n  \"address\": \"unix:/run/w.sock\"\n}\n", stdout); diff != "" {
 		t.Error(diff)
 	}
-	stdout, _, _ = in.sluice(t, "", "__complete", "nodes", "--api", in.url, "")
-	if !strings.HasPrefix(stdout, "io\nweb\n") {
+	stdout, _, _ = in.sluice(t, "", "__complete", "get", "--api", in.url, "node/")
+	if !strings.HasPrefix(stdout, "node/io/n1\nnode/io/n2\nnode/web/w\n") {
 		t.Error(stdout)
 	}
+}
+
+// change changes the status of the gateway beside the instance.
+func (in *testInstance) change(change func(*controlplane.Status)) {
+	s := *in.status.Load()
+	change(&s)
+	in.status.Store(&s)
 }
 
 func TestVersionOf(t *testing.T) {

@@ -105,19 +105,18 @@ func (f *tokenFlags) list(ctx context.Context, cmd *cobra.Command, client *api.C
 	if err := f.output.check(); err != nil {
 		return err
 	}
-	var tokens []api.NamedToken
-	for from := ""; ; {
+	tokens, err := pages(func(from string) ([]api.NamedToken, string, error) {
 		resp, err := client.ListTokensWithResponse(ctx, &api.ListTokensParams{From: from})
 		if err := api.Check(resp, err); err != nil {
-			return fmt.Errorf("list the tokens: %w", err)
+			return nil, "", err
 		}
-		tokens = append(tokens, resp.JSON200.Items...)
-		if from = resp.JSON200.Next; from == "" {
-			break
-		}
+		return resp.JSON200.Items, resp.JSON200.Next, nil
+	})
+	if err != nil {
+		return fmt.Errorf("list the tokens: %w", err)
 	}
-	if f.output.json() {
-		return writeJSON(cmd.OutOrStdout(), tokens)
+	if !f.output.text() {
+		return f.output.write(cmd.OutOrStdout(), tokens)
 	}
 	return writeTokens(cmd.OutOrStdout(), tokens)
 }
