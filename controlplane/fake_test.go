@@ -139,6 +139,8 @@ func (a *fakeApplier) Live(context.Context) Live { return Live{Running: true} }
 // fakeRenderer writes the Config as JSON: equal ones have equal revisions.
 type fakeRenderer struct {
 	mu    sync.Mutex
+	took  time.Duration
+	made  int // how often it rendered
 	print string
 	err   error
 	judge func(templates.Config) error // refuses by what is to be rendered, when it is set
@@ -147,6 +149,8 @@ type fakeRenderer struct {
 func (r *fakeRenderer) Render(cfg templates.Config) (templates.Bundle, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.made++
+	time.Sleep(r.took)
 	if r.err != nil {
 		return templates.Bundle{}, r.err
 	}

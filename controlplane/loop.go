@@ -26,6 +26,7 @@ type loop struct {
 	since  time.Time    // of the first change that is gathered
 	ready  time.Time    // when gathering ends
 	recent [3]time.Time // the last changes, to tell a calm from a storm; oldest first
+	rest   time.Time    // until when the next proposal of a storm is not made: they would take all of a core
 
 	wanted *proposal // nil when there is none, or it could not be rendered
 	live   *proposal // proven live
@@ -115,11 +116,11 @@ func (l *loop) change() {
 	now := time.Now()
 	switch {
 	case l.dirty:
-		l.ready = earlier(now.Add(quietMin), l.since.Add(quietMax))
+		l.ready = earlier(later(now.Add(quietMin), l.rest), l.since.Add(quietMax))
 	case now.Sub(l.recent[0]) > calm:
 		l.since, l.ready = now, now
 	default:
-		l.since, l.ready = now, now.Add(quietMin)
+		l.since, l.ready = now, earlier(later(now.Add(quietMin), l.rest), now.Add(quietMax))
 	}
 	l.dirty = true
 	copy(l.recent[:], l.recent[1:])
@@ -128,6 +129,13 @@ func (l *loop) change() {
 
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
 		return a
 	}
 	return b
@@ -242,6 +250,7 @@ func (l *loop) nextTry() time.Time {
 
 // propose compiles and renders what is wanted.
 func (l *loop) propose() {
+	defer func(began time.Time) { l.rest = time.Now().Add(restFactor * time.Since(began)) }(time.Now())
 	l.readFiles()
 	facts := l.Facts()
 	facts.Group, facts.Files, facts.Refused = l.Group, l.files, l.refusals()
