@@ -26,8 +26,9 @@ type Consul struct {
 	argv []string
 }
 
-// startConsul starts a Consul server, on host, or on this machine when it is nil, and waits until it has a leader.
-func startConsul(tb testing.TB, host *Host) *Consul {
+// startConsul starts a Consul server with further flags, on host, or on this machine when it is nil, and waits until it has
+// a leader.
+func startConsul(tb testing.TB, host *Host, args ...string) *Consul {
 	tb.Helper()
 	port := testport.Free(tb)
 	dir := tempDir(tb)
@@ -47,7 +48,7 @@ func startConsul(tb testing.TB, host *Host) *Consul {
 		tb.Fatal(err)
 	}
 	c := &Consul{URL: "consul://" + host.Address() + ":" + strconv.Itoa(port), tb: tb, host: host}
-	c.argv = append(host.Command(), tool("consul"), "agent", "-config-file", file)
+	c.argv = append(append(host.Command(), tool("consul"), "agent", "-config-file", file), args...)
 	c.Start()
 	return c
 }
