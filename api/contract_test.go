@@ -68,6 +68,9 @@ var goTypes = map[string]reflect.Type{
 	"controlplane.Live":              reflect.TypeFor[controlplane.Live](),
 	"controlplane.Generation":        reflect.TypeFor[controlplane.Generation](),
 	"controlplane.Worker":            reflect.TypeFor[controlplane.Worker](),
+	"controlplane.Findings":          reflect.TypeFor[controlplane.Findings](),
+	"controlplane.FailingNode":       reflect.TypeFor[controlplane.FailingNode](),
+	"controlplane.HeldNode":          reflect.TypeFor[controlplane.HeldNode](),
 }
 
 // enums are the values of the Go types that have constants.

@@ -184,11 +184,21 @@ type Event = controlplane.Event
 // EventType What an event tells of.
 type EventType = controlplane.EventType
 
+// FailingNode A node that a gateway's checks found unhealthy.
+//
+// Example: {"id":"n3","refused":true,"upstream":"chat"}
+type FailingNode = controlplane.FailingNode
+
 // Failure Why the wanted configuration is not live.
 type Failure = controlplane.Failure
 
 // FieldError defines model for FieldError.
 type FieldError = spec.FieldError
+
+// Findings What a gateway tells the others of its group. Absent when it checks no nodes.
+//
+// Example: {"failing":[{"id":"n3","refused":true,"upstream":"chat"}]}
+type Findings = controlplane.Findings
 
 // GatewayList defines model for GatewayList.
 type GatewayList struct {
@@ -210,6 +220,9 @@ type Health struct {
 
 // HealthStatus defines model for Health.Status.
 type HealthStatus string
+
+// HeldNode A node that is not registered any more and that a gateway's guard keeps.
+type HeldNode = controlplane.HeldNode
 
 // How How it became live. nothing: it was live already. reload: a new generation of workers. start: nginx was not running.
 //

@@ -20,6 +20,7 @@ type Facts struct {
 	AccessLog    string // path
 	Files        map[string]FileFact
 	Refused      map[Version]string // what nginx did not take, and its words
+	Rulings      map[string]Ruling  // of the guard, by upstream; without one, all registered nodes are up
 }
 
 // FileFact is a file of this machine that a certificate names.
@@ -43,6 +44,9 @@ type Compiled struct {
 	Nodes    int                  // that take connections, over all upstreams
 
 	Certificates []CertificateStatus // that are rendered; sorted by name
+	Upstreams    []UpstreamStatus    // sorted by name
+	Exceptions   []NodeStatus        // nodes that are not plainly up, sorted by upstream and id
+	Alarms       []registry.Problem  // sorted
 }
 
 // Compile decides everything that there is to decide about a gateway's configuration. It is pure. A bad object is kept as
@@ -101,6 +105,11 @@ func (c *compiler) result() Compiled {
 		}
 		if u.slots != nil {
 			r.Slots = append(r.Slots, *u.slots)
+		}
+		r.Upstreams = append(r.Upstreams, u.status)
+		r.Exceptions = append(r.Exceptions, u.exceptions...)
+		if u.status.Alarm != "" {
+			r.Alarms = append(r.Alarms, registry.Problem{Object: "upstream/" + name, Message: u.status.Alarm})
 		}
 		if u.up > 0 {
 			cfg.Upstreams = append(cfg.Upstreams, u.config)

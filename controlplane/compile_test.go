@@ -206,6 +206,7 @@ func TestCompileIPHash(t *testing.T) {
 		t.Fatalf("wanted slots: %+v", table)
 	}
 	w.snapshot.Slots = table
+	w.snapshot.Slots[0].Version = 1
 	full := Compile(w.snapshot, Good{}, testFacts)
 	if u := full.Config.Upstreams[0]; u.Method != "ip_hash" || len(u.Servers) != 3 || full.Slots != nil {
 		t.Fatalf("upstream %+v, slots %+v", u, full.Slots)

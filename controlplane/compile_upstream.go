@@ -20,6 +20,9 @@ type upstream struct {
 	config templates.Upstream
 	up     int                 // servers that take connections; with none, nothing is rendered
 	slots  *registry.SlotTable // ip_hash: the table that should be stored, when it is another
+
+	status     UpstreamStatus
+	exceptions []NodeStatus // sorted by id
 }
 
 // upstream returns the named upstream, compiled at its first use; nil when it does not exist or no version will do.
@@ -65,10 +68,11 @@ type member struct {
 	key    string
 	weight int
 	down   bool
+	kept   bool // it is not registered any more
 }
 
 func (c *compiler) compileUpstream(name string, u spec.Upstream) *upstream {
-	members := c.members(u)
+	members := c.members(name, u)
 	result := &upstream{config: templates.Upstream{
 		Name:             name,
 		Keepalive:        *u.Keepalive.Connections,
@@ -121,7 +125,30 @@ func (c *compiler) compileUpstream(name string, u spec.Upstream) *upstream {
 		}
 	}
 	cfg.Zone = templates.ZoneSize(len(cfg.Servers))
+	c.describe(result, name, u, members)
 	return result
+}
+
+// describe writes down what there is to say about an upstream and its nodes.
+func (c *compiler) describe(result *upstream, name string, u spec.Upstream, members []member) {
+	ruling := c.facts.Rulings[name]
+	result.status = UpstreamStatus{
+		Name: name, Service: UpstreamService(u), Nodes: len(members), Up: result.up, Held: ruling.Held, Alarm: ruling.Alarm,
+	}
+	result.exceptions = slices.Clone(ruling.Exceptions)
+	for _, m := range members {
+		o := c.overrides[m.Ref().String()]
+		state := NodeDraining
+		switch o.State {
+		case spec.Draining:
+		case spec.Disabled:
+			state = NodeDisabled
+		default:
+			continue
+		}
+		result.exceptions = append(result.exceptions, NodeStatus{Upstream: name, Service: m.Service, ID: m.ID, State: state, Reason: o.Note})
+	}
+	slices.SortFunc(result.exceptions, func(a, b NodeStatus) int { return cmp.Compare(a.ID, b.ID) })
 }
 
 // Selects reports whether a node of u's service is one of u's: it has all the tags and metadata that u asks for.
@@ -141,17 +168,16 @@ func Selects(u spec.Upstream, n registry.Node) bool {
 
 // members returns the nodes of an upstream, sorted by id. Of several nodes at one address only the first counts, since
 // nginx would send it the share of all of them.
-func (c *compiler) members(u spec.Upstream) []member {
-	nodes, service := c.snapshot.Nodes, UpstreamService(u)
-	first, _ := slices.BinarySearchFunc(nodes, service, func(n registry.Node, s string) int { return cmp.Compare(n.Service, s) })
-	last := first
-	for last < len(nodes) && nodes[last].Service == service {
-		last++
+func (c *compiler) members(name string, u spec.Upstream) []member {
+	ruling, guarded := c.facts.Rulings[name]
+	nodes := ruling.Nodes
+	if !guarded {
+		nodes = serviceNodes(c.snapshot.Nodes, UpstreamService(u))
 	}
-	members := make([]member, 0, last-first)
-	at := make(map[string]string, last-first)
-	for _, n := range nodes[first:last] {
-		if !Selects(u, n) {
+	members := make([]member, 0, len(nodes))
+	at := make(map[string]string, len(nodes))
+	for _, n := range nodes {
+		if !guarded && !Selects(u, n) {
 			continue
 		}
 		if other, taken := at[n.HostPort()]; taken {
@@ -162,9 +188,9 @@ func (c *compiler) members(u spec.Upstream) []member {
 			continue
 		}
 		at[n.HostPort()] = n.ID
-		m := member{Node: n, key: n.Key(), weight: max(n.Weight, 1)}
+		m := member{Node: n, key: n.Key(), weight: max(n.Weight, 1), down: ruling.Down[n.ID], kept: ruling.Kept[n.ID]}
 		if o, ok := c.overrides[n.Ref().String()]; ok {
-			m.down = o.State == spec.Draining || o.State == spec.Disabled
+			m.down = m.down || o.State == spec.Draining || o.State == spec.Disabled
 			if o.Weight != nil {
 				m.weight = *o.Weight
 			}
@@ -185,14 +211,21 @@ func (c *compiler) slots(upstream string) registry.SlotTable {
 	return c.snapshot.Slots[i]
 }
 
-// wantSlots returns the table that members need, or nil when it is the one that is stored.
+// wantSlots returns the table that members need, or nil when it is the one that is stored. A member that only the guard of
+// this gateway keeps has the slot that it has: another gateway may see it otherwise, and the two would take turns.
 func wantSlots(stored registry.SlotTable, members []member) *registry.SlotTable {
-	nodes := make([]Slotted, len(members))
-	for i, m := range members {
-		nodes[i] = Slotted{Node: m.key, Weight: m.weight}
+	holds := map[string]bool{}
+	for _, s := range stored.Slots {
+		holds[s.Node] = s.Absent == 0
+	}
+	nodes := make([]Slotted, 0, len(members))
+	for _, m := range members {
+		if !m.kept || holds[m.key] {
+			nodes = append(nodes, Slotted{Node: m.key, Weight: m.weight})
+		}
 	}
 	next := Assign(stored.Slots, nodes)
-	if slices.Equal(next, stored.Slots) {
+	if slices.Equal(next, stored.Slots) && (stored.Version > 0 || len(next) == 0) {
 		return nil
 	}
 	return &registry.SlotTable{Upstream: stored.Upstream, Version: stored.Version, Slots: next}

@@ -26,17 +26,20 @@ type Source interface {
 	registry.Watcher
 	registry.Slotter
 	registry.Leaser
+	List(ctx context.Context, kind registry.Kind, from string, limit int) (registry.Page, error) // as a registry.Store's
+	Commit(ctx context.Context, tx registry.Tx) (registry.Committed, error)                      // likewise
 }
 
-// Options are what a Controller is made of. All are required but Wake.
+// Options are what a Controller is made of. All are required but Checker and Wake.
 type Options struct {
 	Gateway      string
 	Group        string // the sites that name it are this gateway's
 	Version      string // of sluice, for the report
-	LastGoodPath string // the file of the LastGood
+	LastGoodPath string // the file of the LastGood; what the guard remembers is beside it
 	Registry     Source
 	Applier      Applier
 	Renderer     Renderer
+	Checker      Checker         // somebody else runs it
 	Facts        func() Facts    // without Group and Files; asked again at each compile
 	Wake         <-chan struct{} // nginx died, or somebody else changed it
 	Log          *slog.Logger
@@ -47,7 +50,6 @@ const (
 	calm        = time.Second           // a change is applied at once when there were few before it in this time
 	quietMin    = 20 * time.Millisecond // others are gathered until it was quiet for this long,
 	quietMax    = time.Second           // but no longer than this
-	restFactor  = 9                     // in a storm, a proposal is followed by a rest so many times as long as it took
 	staleAfter  = time.Second           // the registry has this long to answer before the last good state is taken
 	inputPeriod = 2 * time.Second       // certificate files and template overrides are looked at this often
 	retryMin    = 5 * time.Second       // what nginx refused is tried again after this, doubling
@@ -69,12 +71,16 @@ type Controller struct {
 	counter applyCounter
 	latest  atomic.Pointer[registry.Snapshot] // nil before there is one
 	loaded  *LastGood                         // from disk; nil when there was none
+
+	memories chan memory // capacity 1: the newest that is to be saved
 }
 
 // New returns a Controller that knows what the disk holds as last proven good. A file that can't be read is reported and
 // otherwise taken as absent.
 func New(o Options) *Controller {
-	c := &Controller{Options: o, retry: make(chan struct{}, 1), changed: make(chan struct{}, 1), events: NewEvents()}
+	c := &Controller{
+		Options: o, retry: make(chan struct{}, 1), changed: make(chan struct{}, 1), events: NewEvents(), memories: make(chan memory, 1),
+	}
 	last, ok, err := loadLastGood(o.LastGoodPath)
 	if err != nil {
 		o.Log.Warn("the last good state is of no use; waiting for the registry", "error", err)
@@ -91,7 +97,10 @@ func (c *Controller) Run(ctx context.Context) error {
 	g, ctx := errgroup.WithContext(ctx)
 	snapshots := make(chan registry.Snapshot)
 	g.Go(func() error { return c.Registry.Watch(ctx, Uses, snapshots) })
-	g.Go(func() error { return newLoop(c).run(ctx, snapshots) })
+	told := make(chan []peer)
+	g.Go(func() error { return c.peers(ctx, told) })
+	g.Go(func() error { return c.saveMemory(ctx) })
+	g.Go(func() error { return newLoop(c).run(ctx, snapshots, told) })
 	g.Go(func() error { return c.report(ctx) })
 	g.Go(func() error { return c.watchHealth(ctx) })
 	return g.Wait()
@@ -166,7 +175,7 @@ func poke(c chan struct{}) {
 }
 
 // run makes and applies configurations until ctx ends.
-func (l *loop) run(ctx context.Context, snapshots <-chan registry.Snapshot) error {
+func (l *loop) run(ctx context.Context, snapshots <-chan registry.Snapshot, told <-chan []peer) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer func() {
 		cancel()
@@ -176,6 +185,10 @@ func (l *loop) run(ctx context.Context, snapshots <-chan registry.Snapshot) erro
 	defer stale.Stop()
 	inputs := time.NewTicker(inputPeriod)
 	defer inputs.Stop()
+	var checked <-chan struct{}
+	if l.Checker != nil {
+		checked = l.Checker.Changed()
+	}
 	for {
 		l.step(ctx)
 		l.publish()
@@ -186,6 +199,15 @@ func (l *loop) run(ctx context.Context, snapshots <-chan registry.Snapshot) erro
 			l.take(s)
 		case <-stale.C:
 			l.takeLastGood()
+			if !l.met {
+				l.meet(nil)
+			}
+		case list := <-told:
+			l.meet(list)
+		case <-checked:
+			l.change()
+		case err := <-l.put:
+			l.restored(err)
 		case <-inputs.C:
 			l.look(ctx)
 		case <-l.Wake:

@@ -15,6 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"sluice/controlplane/health"
 	"sluice/registry"
 	"sluice/templates"
 )
@@ -27,6 +28,10 @@ type fakeRegistry struct {
 	slots   []registry.SlotTable
 	slotErr error
 	reports []Status
+	lists   map[registry.Kind][]registry.Object // what List answers
+	seq     registry.Seq
+	listErr error
+	commits []registry.Tx
 }
 
 func (r *fakeRegistry) Watch(ctx context.Context, _ func(registry.Object) []string, out chan<- registry.Snapshot) error {
@@ -49,8 +54,29 @@ func (r *fakeRegistry) Health() registry.Health { return r.health }
 func (r *fakeRegistry) PutSlots(_ context.Context, t registry.SlotTable) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	t.Version++
 	r.slots = append(r.slots, t)
 	return r.slotErr
+}
+
+func (r *fakeRegistry) List(_ context.Context, kind registry.Kind, _ string, _ int) (registry.Page, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return registry.Page{Objects: r.lists[kind], Seq: r.seq}, r.listErr
+}
+
+func (r *fakeRegistry) Commit(_ context.Context, tx registry.Tx) (registry.Committed, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.commits = append(r.commits, tx)
+	return registry.Committed{Seq: r.seq + 1}, nil
+}
+
+// set changes what the registry answers.
+func (r *fakeRegistry) set(change func(*fakeRegistry)) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	change(r)
 }
 
 func (r *fakeRegistry) stored() []registry.SlotTable {
@@ -139,8 +165,6 @@ func (a *fakeApplier) Live(context.Context) Live { return Live{Running: true} }
 // fakeRenderer writes the Config as JSON: equal ones have equal revisions.
 type fakeRenderer struct {
 	mu    sync.Mutex
-	took  time.Duration
-	made  int // how often it rendered
 	print string
 	err   error
 	judge func(templates.Config) error // refuses by what is to be rendered, when it is set
@@ -149,8 +173,6 @@ type fakeRenderer struct {
 func (r *fakeRenderer) Render(cfg templates.Config) (templates.Bundle, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.made++
-	time.Sleep(r.took)
 	if r.err != nil {
 		return templates.Bundle{}, r.err
 	}
@@ -183,25 +205,30 @@ type rig struct {
 	registry *fakeRegistry
 	applier  *fakeApplier
 	renderer *fakeRenderer
+	checker  *fakeChecker
 	wake     chan struct{}
 	stop     func()
 }
 
-func newRig(t *testing.T, lastGood string) *rig {
+func newRig(t *testing.T, lastGood string, prepare ...func(*rig)) *rig {
 	t.Helper()
 	r := &rig{
 		t:        t,
 		registry: &fakeRegistry{send: make(chan registry.Snapshot)},
 		applier:  &fakeApplier{took: 50 * time.Millisecond},
 		renderer: &fakeRenderer{},
+		checker:  &fakeChecker{verdicts: map[string]health.Verdict{}, changed: make(chan struct{}, 1)},
 		wake:     make(chan struct{}, 1),
 	}
 	if lastGood == "" {
 		lastGood = filepath.Join(t.TempDir(), "last-good.json")
 	}
+	for _, p := range prepare {
+		p(r)
+	}
 	r.Controller = New(Options{
 		Gateway: "edge-1", Group: "default", Version: "test", LastGoodPath: lastGood,
-		Registry: r.registry, Applier: r.applier, Renderer: r.renderer, Wake: r.wake,
+		Registry: r.registry, Applier: r.applier, Renderer: r.renderer, Checker: r.checker, Wake: r.wake,
 		Facts: func() Facts { return testFacts },
 		Log:   slog.New(slog.DiscardHandler),
 	})
@@ -278,6 +305,15 @@ func (w *world) nodes(n int) *world {
 		w.snapshot.Nodes = append(w.snapshot.Nodes, registry.Node{
 			Service: "io", ID: fmt.Sprintf("n%03d", i), Address: fmt.Sprintf("10.0.0.%d", i+1), Port: 6001,
 		})
+	}
+	return w
+}
+
+// leave takes nodes of the service io away on purpose.
+func (w *world) leave(ids ...string) *world {
+	w.snapshot.Nodes = slices.DeleteFunc(slices.Clone(w.snapshot.Nodes), func(n registry.Node) bool { return slices.Contains(ids, n.ID) })
+	for _, id := range ids {
+		w.snapshot.Tombstones = append(w.snapshot.Tombstones, registry.Tombstone{NodeRef: registry.NodeRef{Service: "io", ID: id}})
 	}
 	return w
 }

@@ -14,11 +14,12 @@ import (
 // loop is the state of a running Controller; one goroutine owns it.
 type loop struct {
 	*Controller
+	watchman
 
-	snapshot registry.Snapshot
-	have     bool // snapshot is set
-	stale    bool // it is from the disk
-	good     Good // what was last proven live
+	snapshot registry.Snapshot // with what is kept of what the registry lost
+	have     bool              // snapshot is set
+	stale    bool              // it is from the disk
+	good     Good              // what was last proven live
 	files    map[string]FileFact
 	print    string // the templates' fingerprint
 
@@ -26,7 +27,6 @@ type loop struct {
 	since  time.Time    // of the first change that is gathered
 	ready  time.Time    // when gathering ends
 	recent [3]time.Time // the last changes, to tell a calm from a storm; oldest first
-	rest   time.Time    // until when the next proposal of a storm is not made: they would take all of a core
 
 	wanted *proposal // nil when there is none, or it could not be rendered
 	live   *proposal // proven live
@@ -41,6 +41,7 @@ type loop struct {
 	results   chan result
 	slotting  bool
 	slotted   chan error
+	put       chan error
 	timer     *time.Timer
 	alarm     time.Time // when the timer fires; zero when it does not
 	published Status
@@ -68,6 +69,8 @@ func newLoop(c *Controller) *loop {
 		refused:    map[Version]*refusal{},
 		results:    make(chan result),
 		slotted:    make(chan error),
+		put:        make(chan error),
+		watchman:   c.newWatchman(),
 		timer:      time.NewTimer(time.Hour),
 		print:      c.Renderer.Fingerprint(),
 	}
@@ -89,14 +92,24 @@ func (l *loop) drain() {
 			l.Log.Debug("slots were not stored; the next start does it", "error", err)
 		}
 	}
+	if l.putting {
+		if err := <-l.put; err != nil {
+			l.Log.Debug("what the registry lost was not put back", "error", err)
+		}
+	}
 }
 
 func (l *loop) take(s registry.Snapshot) {
+	kept, before := len(l.kept), l.snapshot
+	next := l.desire.take(s, time.Now())
 	if l.have {
-		l.events.Add(snapshotEvents(l.snapshot, s)...)
+		l.events.Add(snapshotEvents(before, next)...)
 	}
-	l.latest.Store(&s)
-	l.snapshot, l.have, l.stale = s, true, false
+	l.latest.Store(&next)
+	l.snapshot, l.have, l.stale = next, true, false
+	if n := len(l.kept); n != kept {
+		l.Log.Warn("objects that the registry lost are kept", "objects", n, "seq", s.Seq)
+	}
 	l.change()
 }
 
@@ -116,11 +129,11 @@ func (l *loop) change() {
 	now := time.Now()
 	switch {
 	case l.dirty:
-		l.ready = earlier(later(now.Add(quietMin), l.rest), l.since.Add(quietMax))
+		l.ready = earlier(now.Add(quietMin), l.since.Add(quietMax))
 	case now.Sub(l.recent[0]) > calm:
 		l.since, l.ready = now, now
 	default:
-		l.since, l.ready = now, earlier(later(now.Add(quietMin), l.rest), now.Add(quietMax))
+		l.since, l.ready = now, now.Add(quietMin)
 	}
 	l.dirty = true
 	copy(l.recent[:], l.recent[1:])
@@ -129,13 +142,6 @@ func (l *loop) change() {
 
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
-		return a
-	}
-	return b
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
 		return a
 	}
 	return b
@@ -166,10 +172,21 @@ func (l *loop) readFiles() bool {
 func (l *loop) step(ctx context.Context) {
 	l.timer.Stop()
 	l.alarm = time.Time{}
-	if l.applying || !l.have {
+	if l.have {
+		l.restore(ctx)
+	}
+	if l.applying || !l.have || !l.met {
 		return
 	}
 	now := time.Now()
+	switch {
+	case l.again.IsZero():
+	case now.Before(l.again):
+		l.until(l.again)
+	default:
+		l.again = time.Time{}
+		l.change()
+	}
 	if at := l.retryRefused(now, false); !at.IsZero() {
 		l.until(at)
 	}
@@ -250,11 +267,12 @@ func (l *loop) nextTry() time.Time {
 
 // propose compiles and renders what is wanted.
 func (l *loop) propose() {
-	defer func(began time.Time) { l.rest = time.Now().Add(restFactor * time.Since(began)) }(time.Now())
 	l.readFiles()
 	facts := l.Facts()
 	facts.Group, facts.Files, facts.Refused = l.Group, l.files, l.refusals()
+	facts.Rulings = l.judge(time.Now())
 	compiled := Compile(l.snapshot, l.good, facts)
+	l.aim(compiled, facts.Rulings)
 	bundle, err := l.Renderer.Render(compiled.Config)
 	if err != nil {
 		l.wanted = nil

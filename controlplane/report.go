@@ -21,7 +21,15 @@ func (l *loop) publish() {
 	if l.wanted != nil {
 		s.RevisionWanted, s.Nodes, s.Problems = l.wanted.bundle.Revision, l.wanted.Nodes, l.wanted.Problems
 		s.Certificates = l.wanted.Certificates
+		s.Upstreams, s.Exceptions, s.Alarms = l.wanted.Upstreams, l.wanted.Exceptions, l.wanted.Alarms
+		if more := len(s.Exceptions) - MaxExceptions; more > 0 {
+			s.Exceptions, s.MoreExceptions = s.Exceptions[:MaxExceptions], more
+		}
 	}
+	if text := l.desire.alarm(l.puttingOut); text != "" {
+		s.Alarms = append([]registry.Problem{{Object: "registry", Message: text}}, s.Alarms...)
+	}
+	s.Findings = l.findings()
 	if l.live != nil {
 		s.RevisionLive, s.SeqLive = l.live.bundle.Revision, l.live.snapshot.Seq
 	}

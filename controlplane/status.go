@@ -44,6 +44,7 @@ type Status struct {
 	Exceptions     []NodeStatus        `json:"exceptions,omitempty"`     // nodes that are not plainly up; at most MaxExceptions
 	MoreExceptions int                 `json:"moreExceptions,omitempty"` // that were left out
 
+	Findings *Findings      `json:"findings,omitempty"` // for the other gateways of the group; absent when it checks no nodes
 	Registry RegistryHealth `json:"registry"`
 	Nginx    Live           `json:"nginx"`
 }

@@ -21,14 +21,14 @@ type Consul struct {
 	*Process
 
 	URL  string // as sluice takes it: consul://host:port
+	data string // directory
 	tb   testing.TB
 	host *Host
 	argv []string
 }
 
-// startConsul starts a Consul server with further flags, on host, or on this machine when it is nil, and waits until it has
-// a leader.
-func startConsul(tb testing.TB, host *Host, args ...string) *Consul {
+// startConsul starts a Consul server, on host, or on this machine when it is nil, and waits until it has a leader.
+func startConsul(tb testing.TB, host *Host) *Consul {
 	tb.Helper()
 	port := testport.Free(tb)
 	dir := tempDir(tb)
@@ -47,8 +47,8 @@ func startConsul(tb testing.TB, host *Host, args ...string) *Consul {
 	if err := os.WriteFile(file, config, 0o600); err != nil {
 		tb.Fatal(err)
 	}
-	c := &Consul{URL: "consul://" + host.Address() + ":" + strconv.Itoa(port), tb: tb, host: host}
-	c.argv = append(append(host.Command(), tool("consul"), "agent", "-config-file", file), args...)
+	c := &Consul{URL: "consul://" + host.Address() + ":" + strconv.Itoa(port), data: filepath.Join(dir, "consul"), tb: tb, host: host}
+	c.argv = append(host.Command(), tool("consul"), "agent", "-config-file", file)
 	c.Start()
 	return c
 }
@@ -65,6 +65,9 @@ func (c *Consul) Start() {
 		return err
 	})
 }
+
+// Wipe deletes all that a server had which does not run.
+func (c *Consul) Wipe() { wipe(c.tb, c.data) }
 
 // Put sends body to Consul's own API, as its other users do.
 func (c *Consul) Put(path, body string) {
@@ -106,7 +109,7 @@ func TestConsulMainPath(t *testing.T) {
 	fleet := openFleet(t, g.Addr(), 100)
 	load := startLoad(t, g.Addr(), LoadOptions{Clients: 2})
 
-	address := startServer(t, nil, "foreign")
+	address := startServer(t, nil, "foreign").Address
 	_, port, _ := strings.Cut(address, ":")
 	consul.Put("/v1/agent/service/register", fmt.Sprintf(`{"Name": %q, "ID": "foreign", "Address": "127.0.0.1", "Port": %s}`, service, port))
 	g.WaitNodes(20*time.Second, 4)

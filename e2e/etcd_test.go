@@ -3,6 +3,7 @@ package e2e
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strconv"
@@ -17,6 +18,7 @@ type Etcd struct {
 	*Process
 
 	URL  string // as sluice takes it: etcd://host:port
+	data string // directory
 	tb   testing.TB
 	host *Host
 	argv []string
@@ -28,8 +30,8 @@ func startEtcd(tb testing.TB, host *Host) *Etcd {
 	port, peer := testport.Free(tb), testport.Free(tb)
 	at := host.Address() + ":" + strconv.Itoa(port)
 	peers := fmt.Sprintf("http://127.0.0.1:%d", peer)
-	e := &Etcd{URL: "etcd://" + at, tb: tb, host: host}
-	e.argv = append(host.Command(), tool("etcd"), "--name", "e2e", "--data-dir", filepath.Join(tempDir(tb), "etcd"),
+	e := &Etcd{URL: "etcd://" + at, data: filepath.Join(tempDir(tb), "etcd"), tb: tb, host: host}
+	e.argv = append(host.Command(), tool("etcd"), "--name", "e2e", "--data-dir", e.data,
 		"--listen-client-urls", "http://"+at, "--advertise-client-urls", "http://"+at,
 		"--listen-peer-urls", peers, "--initial-advertise-peer-urls", peers, "--initial-cluster", "e2e="+peers,
 		"--log-level", "warn")
@@ -45,6 +47,16 @@ func (e *Etcd) Start() {
 		_, err := e.ctl(ctx, "endpoint", "health")
 		return err
 	})
+}
+
+// Wipe deletes all that a server had which does not run.
+func (e *Etcd) Wipe() { wipe(e.tb, e.data) }
+
+func wipe(tb testing.TB, dir string) {
+	tb.Helper()
+	if err := os.RemoveAll(dir); err != nil {
+		tb.Fatal(err)
+	}
 }
 
 // Ctl runs etcdctl against the server.

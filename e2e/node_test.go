@@ -50,20 +50,32 @@ func (g *Gateway) StartNodes(n int, args ...string) []*Node {
 // Leave has the node deregister and end, as an operator's SIGTERM does, without waiting for it.
 func (n *Node) Leave() { n.Signal(syscall.SIGTERM) }
 
-// startServer runs a server of the example that nothing registers, on host, or on this machine when it is nil, and returns
-// its address when it listens.
-func startServer(tb testing.TB, host *Host, id string) (address string) {
+// Server is a server of the example that nothing registers.
+type Server struct {
+	*Process
+
+	ID      string
+	Address string // host:port
+}
+
+// startServer starts a server on host, or on this machine when it is nil, and waits until it listens.
+func startServer(tb testing.TB, host *Host, id string) *Server {
 	tb.Helper()
-	port := strconv.Itoa(testport.Free(tb))
-	env := []string{"HOST=" + host.Address(), "PORT=" + port, "NODE_ID=" + id}
+	return startServerAt(tb, host, id, testport.Free(tb))
+}
+
+func startServerAt(tb testing.TB, host *Host, id string, port int) *Server {
+	tb.Helper()
+	at := strconv.Itoa(port)
+	env := []string{"HOST=" + host.Address(), "PORT=" + at, "NODE_ID=" + id}
 	p := startProcess(tb, "server "+id, env, append(host.Command(env...), "node", example+"/server.js")...)
-	eventually(tb, 10*time.Second, "server "+id+" listens", func(context.Context) error {
+	eventually(tb, 30*time.Second, "server "+id+" listens", func(context.Context) error {
 		if !strings.Contains(p.Output(), "listens") {
 			return errors.New("it has not said so")
 		}
 		return nil
 	})
-	return host.Address() + ":" + port
+	return &Server{p, id, host.Address() + ":" + at}
 }
 
 // Register keeps a node registered that runs already, until the process that it returns is stopped.

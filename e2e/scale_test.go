@@ -108,7 +108,7 @@ func TestKeepAliveResetsBesideBareHUP(t *testing.T) {
 	g := startGateway(t, GatewayOptions{})
 	g.Apply(document(g.Port, "ip_hash"))
 	node := g.StartNodes(1)[0]
-	spare := startServer(t, nil, "spare")
+	spare := startServer(t, nil, "spare").Address
 	load := startLoad(t, g.Addr(), options)
 	var registered *Process
 	for i := range reloads {

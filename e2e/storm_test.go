@@ -82,7 +82,7 @@ func TestStormOfOneNode(t *testing.T) {
 	g := startGateway(t, GatewayOptions{})
 	g.Apply(document(g.Port, "round_robin"))
 	g.StartNodes(3)
-	_, port, err := net.SplitHostPort(startServer(t, nil, "flip"))
+	_, port, err := net.SplitHostPort(startServer(t, nil, "flip").Address)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -35,7 +35,7 @@ func TestTwoGatewaysRenderTheSame(t *testing.T) {
 	step := 0
 	join := func(id string) {
 		step++
-		registered[id] = gateways[step%2].Register(id, startServer(t, hub, id))
+		registered[id] = gateways[step%2].Register(id, startServer(t, hub, id).Address)
 	}
 	leave := func(id string) {
 		step++

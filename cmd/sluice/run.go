@@ -12,7 +12,6 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
-	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -21,6 +20,7 @@ import (
 
 	"sluice/api"
 	"sluice/controlplane"
+	"sluice/controlplane/health"
 	"sluice/controlplane/nginx"
 	"sluice/controlplane/spec"
 	"sluice/registry/etcd"
@@ -115,15 +115,8 @@ func hostname() string {
 	return name
 }
 
-// gcPercent has the collector run more often than Go's 100: what a gateway keeps lives long, and what a change makes is
-// garbage at once. It costs little time, and a large fleet a third less memory.
-const gcPercent = 50
-
 // run wires the parts and waits until ctx ends or one of them fails.
 func (f *runFlags) run(ctx context.Context) (err error) {
-	if os.Getenv("GOGC") == "" {
-		debug.SetGCPercent(gcPercent)
-	}
 	log, err := f.log.logger(os.Stderr)
 	if err != nil {
 		return err
@@ -181,9 +174,10 @@ func (f *runFlags) run(ctx context.Context) (err error) {
 	}
 	defer func() { err = errors.Join(err, closeRegistry()) }()
 
+	checker := health.New(health.Options{Log: log})
 	controller := controlplane.New(controlplane.Options{
 		Gateway: f.name, Group: f.group, Version: version(), LastGoodPath: filepath.Join(f.stateDir, "last-good.json"),
-		Registry: reg, Applier: applier{driver}, Renderer: render, Wake: driver.Changed(), Log: log,
+		Registry: reg, Applier: applier{driver}, Renderer: render, Checker: checker, Wake: driver.Changed(), Log: log,
 		Facts: func() controlplane.Facts { return f.facts(driver) },
 	})
 	handler, err := api.New(api.Options{
@@ -207,6 +201,7 @@ func (f *runFlags) run(ctx context.Context) (err error) {
 		})
 	}
 	g.Go(func() error { return driver.Run(ctx) })
+	g.Go(func() error { return checker.Run(ctx) })
 	g.Go(func() error { return controller.Run(ctx) })
 	g.Go(func() error { return serve(ctx, listener, handler, log) })
 	if err := g.Wait(); err != nil && !errors.Is(err, context.Canceled) {

@@ -141,6 +141,30 @@ func statusText(s controlplane.Status, now time.Time) string {
 		line("", "%s", generationText(g, now))
 	}
 	line("sluice", "%s, group %s", s.Version, s.Group)
+	for _, u := range s.Upstreams {
+		text := fmt.Sprintf("%s: %d of %s up", u.Name, u.Up, count(u.Nodes, "node"))
+		if u.Held > 0 {
+			text += fmt.Sprintf(", %d held by the guard", u.Held)
+		}
+		line("upstream", "%s", text)
+	}
+	for i, n := range s.Exceptions {
+		label := ""
+		if i == 0 {
+			label = "nodes"
+		}
+		line(label, "%s/%s is %s: %s", n.Service, n.ID, n.State, n.Reason)
+	}
+	if s.MoreExceptions > 0 {
+		line("", "and %d more", s.MoreExceptions)
+	}
+	for i, a := range s.Alarms {
+		label := ""
+		if i == 0 {
+			label = "alarms"
+		}
+		line(label, "%s", a.String())
+	}
 	for i, p := range s.Problems {
 		label := ""
 		if i == 0 {

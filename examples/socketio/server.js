@@ -2,6 +2,8 @@
 // One node of the cluster. Socket.IO on /socket.io/, plain WebSocket on /ws, and over HTTP:
 //   GET /         a page that shows which node serves it
 //   GET /whoami   the node's id and what it saw of the request, as JSON; POST answers the same
+//   GET /health   200, or 503 from one SIGUSR2 to the next, to try what failing checks do
+// Each answer has the node's id in X-Node-Id, so that a check can tell it from another process at its address.
 // Environment: PORT (or SOCKET, the path of a unix socket), HOST (127.0.0.1), NODE_ID (n1).
 
 const crypto = require('node:crypto');
@@ -14,7 +16,13 @@ const { WebSocketServer } = require('ws');
 const id = process.env.NODE_ID || 'n1';
 const page = fs.readFileSync(path.join(__dirname, 'index.html'));
 
+let healthy = true;
+process.on('SIGUSR2', () => {
+  healthy = !healthy;
+});
+
 const server = http.createServer((req, res) => {
+  res.setHeader('X-Node-Id', id);
   const { pathname } = new URL(req.url, 'http://node');
   if (pathname === '/whoami') {
     // The body is read to its end, or the connection could not be used again.
@@ -22,6 +30,8 @@ const server = http.createServer((req, res) => {
       res.setHeader('Content-Type', 'application/json');
       res.end(JSON.stringify({ node: id, remote: req.socket.remoteAddress, headers: req.headers }) + '\n');
     });
+  } else if (pathname === '/health') {
+    res.writeHead(healthy ? 200 : 503).end();
   } else if (pathname === '/') {
     res.setHeader('Content-Type', 'text/html; charset=utf-8');
     res.end(page);

@@ -14,7 +14,6 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/registry"
-	"sluice/registry/keyspace"
 )
 
 // Watch implements registry.Watcher. One blocking query carries all of sluice's own keys, and one more each service that
@@ -49,7 +48,6 @@ type watcher struct {
 	r        *Registry
 	uses     func(registry.Object) []string
 	state    *state
-	pace     keyspace.Pace
 	listed   bool // our own keys
 	sent     bool // a first Snapshot
 	ours     chan []*api.KVPair
@@ -84,20 +82,12 @@ func (w *watcher) run(ctx context.Context, out chan<- registry.Snapshot) {
 	for {
 		var send chan<- registry.Snapshot
 		var next registry.Snapshot
-		var due <-chan time.Time
 		if w.state.Dirty && w.complete() {
-			if wait := w.pace.Wait(time.Now()); wait > 0 {
-				due = time.After(wait)
-			} else {
-				send, next = out, w.state.Snapshot()
-			}
+			send, next = out, w.state.Snapshot()
 		}
 		select {
 		case send <- next:
 			w.state.Dirty, w.sent = false, true
-			w.pace.Sent(time.Now())
-			continue
-		case <-due:
 			continue
 		case pairs := <-w.ours:
 			w.listed = true

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"sync"
-	"time"
 
 	"sluice/registry"
 	"sluice/registry/keyspace"
@@ -45,7 +44,6 @@ type watcher struct {
 	r      *Registry
 	uses   func(registry.Object) []string
 	state  *keyspace.State
-	pace   keyspace.Pace
 	news   chan batch
 	alarms chan []registry.Problem
 	feeds  map[string]*feed // by target; the main feed is ""
@@ -56,20 +54,12 @@ func (w *watcher) run(ctx context.Context, out chan<- registry.Snapshot) {
 	for {
 		var send chan<- registry.Snapshot
 		var next registry.Snapshot
-		var due <-chan time.Time
 		if w.state.Dirty && w.complete() {
-			if wait := w.pace.Wait(time.Now()); wait > 0 {
-				due = time.After(wait)
-			} else {
-				send, next = out, w.state.Snapshot()
-			}
+			send, next = out, w.state.Snapshot()
 		}
 		select {
 		case send <- next:
 			w.state.Dirty = false
-			w.pace.Sent(time.Now())
-			continue
-		case <-due:
 			continue
 		case b := <-w.news:
 			w.take(b)
