@@ -19,6 +19,10 @@ const answers = 5
 // that are to start.
 const step = 5 * time.Millisecond
 
+// head is for how long nothing is looked at: until nginx tells the older workers, 100 ms after it has started the new ones,
+// nothing can be proven, and the processor is the new workers'.
+const head = 90 * time.Millisecond
+
 // quiet is how long after an [error] of the master's new workers may still come. A module may fail a reload with no more
 // than that.
 const quiet = time.Second
@@ -33,6 +37,15 @@ func (d *Driver) prove(ctx context.Context, id string, before []worker, tail *lo
 	serving := slices.DeleteFunc(slices.Clone(before), func(w worker) bool { return w.leaving })
 	var said []logLine
 	var failedAt time.Time
+	if len(serving) > 0 {
+		wait := time.NewTimer(head)
+		defer wait.Stop()
+		select {
+		case <-wait.C:
+		case <-ctx.Done():
+			// poll tells why
+		}
+	}
 	err := poll(ctx, step, func() (bool, error) {
 		for _, line := range tail.lines() {
 			if !line.severe() || slices.Contains(older, line.pid) || strings.HasPrefix(line.text, "*") {
