@@ -208,6 +208,8 @@ func (l *loop) run(ctx context.Context, snapshots <-chan registry.Snapshot, told
 			l.change()
 		case err := <-l.put:
 			l.restored(err)
+		case h := <-l.older.found:
+			l.found(h)
 		case <-inputs.C:
 			l.look(ctx)
 		case <-l.Wake:

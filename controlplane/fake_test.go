@@ -110,6 +110,7 @@ type fakeApplier struct {
 	err     error                   // refuses everything while it is set
 	judge   func(conf string) error // refuses by what is written, when it is set
 	live    string
+	conf    string // that is live: the fake renderer writes everything into the first file
 	applied []attempt
 }
 
@@ -140,7 +141,7 @@ func (a *fakeApplier) Apply(ctx context.Context, b templates.Bundle) (Applied, e
 	if a.live == b.Revision {
 		return Applied{Revision: b.Revision, How: Nothing}, nil
 	}
-	a.live = b.Revision
+	a.live, a.conf = b.Revision, string(b.Files[0].Data)
 	return Applied{Revision: b.Revision, How: Reload, Took: a.took}, nil
 }
 
