@@ -310,7 +310,8 @@ func (l *loop) restore(ctx context.Context) {
 	}
 	slices.SortFunc(objects, func(a, b registry.Object) int { return compareRefs(a.Ref(), b.Ref()) })
 	l.putting = true
-	go func() { l.put <- l.putBack(ctx, objects, l.slots) }()
+	slots := l.slots
+	go func() { l.put <- l.putBack(ctx, objects, slots) }()
 }
 
 // restored notes how putting back ended. When it worked, the watch brings what was put back.
