@@ -25,7 +25,7 @@ func withCheck(port int, check string) string {
 func TestHungNodeLeavesTheRotation(t *testing.T) {
 	t.Parallel()
 	g := startGateway(t, GatewayOptions{})
-	g.Apply(withCheck(g.Port, "type: engineio, interval: 1s, identity: {sid: true}"))
+	g.Apply(withCheck(g.Port, "type: engineio, interval: 2s, fall: 2, identity: {sid: true}"))
 	nodes := g.StartNodes(4, "--ttl", "15s")
 	fleet := openFleet(t, g.Addr(), 40)
 
@@ -36,7 +36,7 @@ func TestHungNodeLeavesTheRotation(t *testing.T) {
 	}
 	defer func() { _ = syscall.Kill(server, syscall.SIGCONT) }()
 	g.WaitNodes(time.Minute, 3)
-	t.Logf("hung: out after %s, with a check each second", time.Since(hung).Round(10*time.Millisecond))
+	t.Logf("hung: out after %s, with a check every other second, and two that must fail", time.Since(hung).Round(10*time.Millisecond))
 	t.Logf("request loop: %s", requests(t, g, 100))
 
 	if err := syscall.Kill(server, syscall.SIGCONT); err != nil {
