@@ -26,12 +26,17 @@ func (s *Server) Apply(ctx context.Context, r ApplyRequestObject) (ApplyResponse
 	if err := invalid(append(errs, doc.ValidateObjects()...)); err != nil {
 		return nil, err
 	}
-	c := change{edits: edits(doc), reason: p.XChangeReason, dryRun: p.DryRun, owner: p.Owner, prune: p.Prune}
+	c := change{edits: edits(doc), reason: p.XChangeReason, dryRun: p.DryRun, wait: p.Wait, owner: p.Owner, prune: p.Prune}
+	return s.changeMany(ctx, c)
+}
+
+// changeMany answers a change of any number of objects.
+func (s *Server) changeMany(ctx context.Context, c change) (written, error) {
 	out, err := s.change(ctx, c)
 	if err != nil {
-		return nil, err
+		return written{}, err
 	}
-	return s.answer(out), nil
+	return out.answer(), nil
 }
 
 // owned returns a document whose objects have an owner, and where one names another.

@@ -17,7 +17,9 @@ type edit struct {
 	registry.Ref
 	object object          // nil deletes, unless there is a patch
 	patch  json.RawMessage // a merge patch on what is stored
-	at     string          // JSON pointer of the object in the request's body
+	raw    json.RawMessage // what is to be stored, to the byte
+	undoes *registry.ObjectChanged
+	at     string // JSON pointer of the object in the request's body
 	when   precondition
 	seq    *registry.Seq // when set, the plan holds for this version alone
 }
@@ -27,6 +29,7 @@ type change struct {
 	edits  []edit
 	reason string
 	dryRun bool
+	wait   string // as in the request
 	owner  string // of all objects that are written; empty when that is left to them
 	prune  bool   // delete what the owner has besides
 }
@@ -35,7 +38,8 @@ type change struct {
 type outcome struct {
 	seq     registry.Seq
 	dryRun  bool
-	results []result // in the order of the edits
+	results []result         // in the order of the edits
+	waited  []GatewayOutcome // nil when nobody waited
 }
 
 type result struct {
@@ -56,11 +60,23 @@ const maxAttempts = 10
 
 // change commits, or, as a dry run, goes as far as it can without.
 func (s *Server) change(ctx context.Context, c change) (outcome, error) {
+	limit, err := parseWait(c.wait)
+	if err != nil {
+		return outcome{}, err
+	}
+	w, err := s.newWaiter(ctx, limit)
+	if err != nil {
+		return outcome{}, err
+	}
 	for range maxAttempts {
 		out, err := s.tryChange(ctx, c)
-		if !errors.Is(err, errAgain) {
-			return out, err
+		if errors.Is(err, errAgain) {
+			continue
 		}
+		if err == nil && w != nil && !c.dryRun {
+			out.waited = w.wait(ctx, out.seq, out.refs())
+		}
+		return out, err
 	}
 	return outcome{}, newProblem(http.StatusConflict, "others kept changing the same objects: try again")
 }
@@ -133,6 +149,9 @@ func (s *Server) plan(ctx context.Context, c change) (plan, error) {
 		if err := c.checkOwner(before); err != nil {
 			return p, err
 		}
+		if err := e.checkUndone(before); err != nil {
+			return p, err
+		}
 		op := registry.Op{Ref: e.Ref, IfSeq: e.seq}
 		if op.Value, err = e.value(before, keys); err != nil {
 			return p, err
@@ -155,14 +174,25 @@ func (s *Server) plan(ctx context.Context, c change) (plan, error) {
 }
 
 // onBefore reports whether what is written was made from the version before, and holds for that one alone: the patch of
-// an object, and what becomes of a certificate's key.
-func (e edit) onBefore() bool { return e.patch != nil || e.Kind == registry.KindCertificate }
+// an object, what undoes a change, and what becomes of a certificate's key.
+func (e edit) onBefore() bool {
+	return e.patch != nil || e.undoes != nil || e.Kind == registry.KindCertificate
+}
 
 // value returns what is to be stored in place of before; nil to delete it. It sets e.object to what that means.
 func (e *edit) value(before registry.Object, k keys) (json.RawMessage, error) {
 	stored := before.Value
-	if e.patch != nil {
-		var err error
+	var err error
+	switch {
+	case e.raw != nil:
+		if e.object, err = kinds[e.Kind].decode(e.raw); err != nil {
+			return nil, problemf(http.StatusConflict, "%s cannot be decoded as it was", e.Ref)
+		}
+		if e.Kind == registry.KindCertificate {
+			k.split(e.object, before)
+		}
+		return e.raw, invalid(e.fields(e.object.Validate()))
+	case e.patch != nil:
 		if stored, err = e.patched(before); err != nil {
 			return nil, err
 		}
@@ -243,6 +273,17 @@ func (p plan) outcome(seq registry.Seq, changed func(i int) bool) outcome {
 			}
 		}
 		out.results = append(out.results, r)
+	}
+	return out
+}
+
+// refs are the objects that were really changed.
+func (o outcome) refs() []registry.Ref {
+	var out []registry.Ref
+	for _, r := range o.results {
+		if r.action != Unchanged {
+			out = append(out, r.Ref)
+		}
 	}
 	return out
 }

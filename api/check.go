@@ -27,6 +27,9 @@ func (s *Server) check(ctx context.Context, p plan, after registry.View) error {
 			errs, err = s.checkReferences(ctx, object, after)
 		case spec.Certificate:
 			errs, err = s.checkStoredKey(ctx, object, after)
+			if e.raw != nil && len(errs) > 0 {
+				err = keyIsGone(e.Ref)
+			}
 		case nil:
 			err = s.checkUnused(ctx, e.Ref, after)
 		}

@@ -115,9 +115,10 @@ func elsewhere(status int) bool {
 // try sends r to one instance. When the caller's time is limited, each instance that is left gets its share, so that one
 // that hangs does not use up all of it.
 func (f *failover) try(r *http.Request, base *url.URL, left int) (*http.Response, error) {
-	limit := tryTime
+	wait := waitOf(r.URL.Query()) // each instance may take that long before its answer
+	limit := tryTime + wait
 	if deadline, ok := r.Context().Deadline(); ok {
-		limit = time.Until(deadline) / time.Duration(left)
+		limit = wait + max(time.Until(deadline)-wait, 0)/time.Duration(left)
 	}
 	ctx, cancel := context.WithTimeout(r.Context(), limit)
 	defer cancel()

@@ -8,7 +8,6 @@ import (
 	"strings"
 
 	"sluice/controlplane"
-	"sluice/controlplane/spec"
 	"sluice/registry"
 )
 
@@ -23,23 +22,11 @@ func (s *Server) ListGateways(ctx context.Context, _ ListGatewaysRequestObject) 
 
 // gateways returns the status of every gateway that has reported lately, sorted by name.
 func (s *Server) gateways(ctx context.Context) ([]Status, error) {
-	page, err := s.registry.List(ctx, registry.KindGateway, "", 0)
+	others, err := s.reports(ctx)
 	if err != nil {
-		return nil, s.fault(err)
+		return nil, err
 	}
-	own := s.local.Status(ctx)
-	items := []Status{own} // fresher than its report
-	for _, o := range page.Objects {
-		if o.Name == own.Gateway {
-			continue
-		}
-		status, err := spec.Decode[controlplane.Status](o.Value)
-		if err != nil {
-			s.log.Warn("a gateway's report cannot be decoded", "gateway", o.Name, "error", err)
-			continue
-		}
-		items = append(items, status)
-	}
+	items := slices.Concat(others, []Status{s.local.Status(ctx)}) // fresher than its report
 	slices.SortFunc(items, func(a, b Status) int { return strings.Compare(a.Gateway, b.Gateway) })
 	return items, nil
 }

@@ -44,7 +44,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		ctx := r.Context()
 		if r.URL.Path != eventsPath { // which has no end
 			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, maxTime)
+			ctx, cancel = context.WithTimeout(ctx, maxTime+waitOf(r.URL.Query()))
 			defer cancel()
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 
 	"sluice/controlplane"
@@ -130,6 +131,13 @@ func (s *Server) checkStoredKey(ctx context.Context, cert spec.Certificate, afte
 		return []spec.FieldError{{Field: "/keySHA256", Message: why}}, nil
 	}
 	return nil, nil
+}
+
+// keyIsGone refuses to bring a certificate back: when no certificate names a key any more, the key is deleted.
+func keyIsGone(ref registry.Ref) error {
+	p := problemf(http.StatusConflict, "the key of %s as it was is not stored any more: write the certificate with its key", ref)
+	p.Object = ref.String()
+	return p
 }
 
 // misfit says why a stored key does not fit a chain, or "".

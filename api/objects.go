@@ -104,11 +104,11 @@ func (s *Server) write(ctx context.Context, e edit, w writing) (written, error) 
 	if e.when, err = parsePrecondition(w.IfMatch, w.IfNoneMatch); err != nil {
 		return written{}, err
 	}
-	out, err := s.change(ctx, change{edits: []edit{e}, reason: w.XChangeReason, dryRun: w.DryRun})
+	out, err := s.change(ctx, change{edits: []edit{e}, reason: w.XChangeReason, dryRun: w.DryRun, wait: w.Wait})
 	if err != nil {
 		return written{}, err
 	}
-	return s.answerOne(out), nil
+	return out.answerOne(), nil
 }
 
 // remove deletes one object.
@@ -117,12 +117,12 @@ func (s *Server) remove(ctx context.Context, ref registry.Ref, d deleting) (writ
 	if err != nil {
 		return written{}, err
 	}
-	out, err := s.change(ctx, change{edits: []edit{{Ref: ref, when: when}}, reason: d.XChangeReason, dryRun: d.DryRun})
+	out, err := s.change(ctx, change{edits: []edit{{Ref: ref, when: when}}, reason: d.XChangeReason, dryRun: d.DryRun, wait: d.Wait})
 	if err != nil {
 		return written{}, err
 	}
 	if out.results[0].action != Deleted {
 		return written{}, problemf(http.StatusNotFound, "%s does not exist", ref)
 	}
-	return s.answerOne(out), nil
+	return out.answerOne(), nil
 }

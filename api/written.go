@@ -3,6 +3,7 @@ package api
 import (
 	"encoding/json"
 	"net/http"
+	"slices"
 )
 
 // written is the answer of every operation that writes: the generated types are one for each operation and status, and
@@ -24,21 +25,28 @@ func (a written) write(w http.ResponseWriter) error {
 }
 
 // answer tells what became of a change.
-func (s *Server) answer(out outcome) written {
+func (out outcome) answer() written {
 	a := written{status: http.StatusOK, body: ChangeResult{Seq: out.seq, DryRun: out.dryRun, Changes: make([]Change, 0, len(out.results))}}
 	for _, r := range out.results {
 		a.body.Changes = append(a.body.Changes, Change{Kind: string(r.Kind), Name: r.Name, Action: r.action, Seq: r.seq, Differences: r.differences})
+	}
+	if out.waited != nil {
+		a.body.Gateways = out.waited
+		a.body.Live = new(!slices.ContainsFunc(out.waited, func(o GatewayOutcome) bool { return !o.Live }))
+		if !*a.body.Live {
+			a.status = http.StatusAccepted
+		}
 	}
 	return a
 }
 
 // answerOne tells what became of a change of one object.
-func (s *Server) answerOne(out outcome) written {
-	a := s.answer(out)
+func (out outcome) answerOne() written {
+	a := out.answer()
 	if r := out.results[0]; r.seq > 0 {
 		a.etag = etag(r.seq)
 	}
-	if out.results[0].action == Created && !out.dryRun {
+	if out.results[0].action == Created && !out.dryRun && a.status == http.StatusOK {
 		a.status = http.StatusCreated
 	}
 	return a
@@ -88,3 +96,6 @@ func (a written) VisitDeleteApprovalResponse(w http.ResponseWriter) error { retu
 
 // VisitApplyResponse implements ApplyResponseObject.
 func (a written) VisitApplyResponse(w http.ResponseWriter) error { return a.write(w) }
+
+// VisitRevertResponse implements RevertResponseObject.
+func (a written) VisitRevertResponse(w http.ResponseWriter) error { return a.write(w) }

@@ -33,7 +33,6 @@ type FileFact struct {
 type Good struct {
 	Objects map[registry.Ref]registry.Object
 	Files   map[string][]byte
-	Older   map[registry.Ref][]registry.Object // versions from the history of what was never live here, newest first
 }
 
 // Compiled is a configuration and what there is to say about it.
@@ -42,7 +41,6 @@ type Compiled struct {
 	Used     Good                 // what Config was made of; it becomes the next Good when it is proven live
 	Slots    []registry.SlotTable // tables that should be stored: until they are, nobody renders them
 	Problems []registry.Problem   // sorted
-	LeftOut  []Version            // of objects of which no version would do: the history may have one
 	Nodes    int                  // that take connections, over all upstreams
 
 	Certificates []CertificateStatus // that are rendered; sorted by name
@@ -81,7 +79,6 @@ type compiler struct {
 	facts    Facts
 	used     Good
 	problems []registry.Problem
-	leftOut  []Version
 
 	objects      map[registry.Ref]registry.Object
 	overrides    map[string]spec.Override    // by service/id
@@ -100,7 +97,7 @@ func (c *compiler) result() Compiled {
 		Sites:        c.sites,
 	}
 	slices.SortFunc(cfg.Sites, func(a, b templates.Site) int { return cmp.Compare(a.Name, b.Name) })
-	r := Compiled{Used: c.used, LeftOut: c.leftOut}
+	r := Compiled{Used: c.used}
 	for _, name := range slices.Sorted(maps.Keys(c.upstreams)) {
 		u := c.upstreams[name]
 		if u == nil {
@@ -154,15 +151,14 @@ func (c *compiler) candidates(ref registry.Ref) []registry.Object {
 	if good, ok := c.good.Objects[ref]; ok && good.Seq != wanted.Seq {
 		list = append(list, good)
 	}
-	return append(list, c.good.Older[ref]...)
+	return list
 }
 
 // choose uses the first version of an object that try takes, and reports the faults of the wanted one. When no version
 // will do, the object is left out.
 func (c *compiler) choose(ref registry.Ref, try func(registry.Object) []spec.FieldError) {
 	var wanted []spec.FieldError
-	candidates := c.candidates(ref)
-	for i, o := range candidates {
+	for i, o := range c.candidates(ref) {
 		var faults []spec.FieldError
 		if words, refused := c.facts.Refused[Version{ref, o.Seq}]; refused {
 			faults = []spec.FieldError{{Message: words}}
@@ -181,9 +177,6 @@ func (c *compiler) choose(ref registry.Ref, try func(registry.Object) []spec.Fie
 		}
 	}
 	c.report(ref, wanted, "; until then it is left out")
-	if len(candidates) > 0 {
-		c.leftOut = append(c.leftOut, Version{ref, candidates[0].Seq})
-	}
 }
 
 func (c *compiler) report(ref registry.Ref, faults []spec.FieldError, consequence string) {

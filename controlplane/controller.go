@@ -208,8 +208,6 @@ func (l *loop) run(ctx context.Context, snapshots <-chan registry.Snapshot, told
 			l.change()
 		case err := <-l.put:
 			l.restored(err)
-		case h := <-l.older.found:
-			l.found(h)
 		case <-inputs.C:
 			l.look(ctx)
 		case <-l.Wake:

@@ -33,8 +33,6 @@ type loop struct {
 	force  bool      // have the Applier look at nginx even if wanted is live
 
 	refused   map[Version]*refusal
-	older     older
-	missing   []Version // of the newest compile's objects, those that were left out
 	failure   *Failure
 	failed    string // the revision that was refused; empty when it could not be rendered
 	wait      *Wait
@@ -72,7 +70,6 @@ func newLoop(c *Controller) *loop {
 		results:    make(chan result),
 		slotted:    make(chan error),
 		put:        make(chan error),
-		older:      older{found: make(chan history)},
 		watchman:   c.newWatchman(),
 		timer:      time.NewTimer(time.Hour),
 		print:      c.Renderer.Fingerprint(),
@@ -94,9 +91,6 @@ func (l *loop) drain() {
 		if err := <-l.slotted; err != nil {
 			l.Log.Debug("slots were not stored; the next start does it", "error", err)
 		}
-	}
-	if l.older.looking {
-		<-l.older.found
 	}
 	if l.putting {
 		if err := <-l.put; err != nil {
@@ -180,7 +174,6 @@ func (l *loop) step(ctx context.Context) {
 	l.alarm = time.Time{}
 	if l.have {
 		l.restore(ctx)
-		l.lookUp(ctx)
 	}
 	if l.applying || !l.have || !l.met {
 		return
@@ -278,10 +271,7 @@ func (l *loop) propose() {
 	facts := l.Facts()
 	facts.Group, facts.Files, facts.Refused = l.Group, l.files, l.refusals()
 	facts.Rulings = l.judge(time.Now())
-	good := l.good
-	good.Older = l.older.versions
-	compiled := Compile(l.snapshot, good, facts)
-	l.missing = compiled.LeftOut
+	compiled := Compile(l.snapshot, l.good, facts)
 	l.aim(compiled, facts.Rulings)
 	bundle, err := l.Renderer.Render(compiled.Config)
 	if err != nil {

@@ -109,11 +109,11 @@ type target struct {
 // parseTarget reads "site chat", "site/chat", "sites", "node/io/n1".
 func parseTarget(args []string) (target, error) {
 	word, name, _ := strings.Cut(args[0], "/")
-	if len(args) == 2 {
+	for _, more := range args[1:] {
 		if name != "" {
-			return target{}, usageError(fmt.Errorf("%q names an object already: leave out %q", args[0], args[1]))
+			return target{}, usageError(fmt.Errorf("%q names an object already: leave out %q", args[0], more))
 		}
-		name = args[1]
+		name = more
 	}
 	r, err := findResource(word)
 	return target{r, name}, err
