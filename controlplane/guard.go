@@ -39,7 +39,11 @@ type Loss struct {
 	Node  registry.Node `json:"node"`
 	Since time.Time     `json:"since"`
 	Held  bool          `json:"held,omitempty"`
-	Asked time.Time     `json:"-"` // since when this process has it checked: before that, silence proves nothing
+	// Proof is when it last proved to be itself, and Proven whether it did when it was last judged: nobody judges while all
+	// stays as it is. Its registration was a proof; and a process that has just started, or a gateway that takes it over from
+	// another, must first ask.
+	Proof  time.Time `json:"-"`
+	Proven bool      `json:"-"`
 }
 
 // Fail is a registered node that checks found unhealthy.
@@ -106,12 +110,6 @@ func judge(w Ward, s Scene, now time.Time) (Ward, Ruling) {
 	if j.Failing == nil {
 		j.Failing = map[string]Fail{}
 	}
-	for id, l := range j.Lost {
-		if l.Asked.IsZero() {
-			l.Asked = now
-			j.Lost[id] = l
-		}
-	}
 	j.Gone, j.Peaks = slices.Clone(w.Gone), slices.Clone(w.Peaks)
 	j.findLosses()
 	j.findFailing()
@@ -164,7 +162,7 @@ func (j *judgement) findLosses() {
 		if _, already := j.Lost[known.ID]; already || j.Failing[known.ID].Out {
 			continue // what was taken out by checks was counted then
 		}
-		j.Lost[known.ID] = Loss{Node: known, Since: j.now, Asked: j.now}
+		j.Lost[known.ID] = Loss{Node: known, Since: j.now, Proof: j.now}
 	}
 	if len(j.Lost) == 0 {
 		return
@@ -184,6 +182,13 @@ func (j *judgement) findLosses() {
 		case at[l.Node.HostPort()]: // it was started anew under another id
 			delete(j.Lost, id)
 			j.left++
+		default:
+			proven := j.believed(id).Proven
+			if l.Proof.IsZero() || l.Proven || proven {
+				l.Proof = j.now
+			}
+			l.Proven = proven
+			j.Lost[id] = l
 		}
 	}
 }
@@ -351,10 +356,7 @@ func (j *judgement) removeUnproven() {
 			continue
 		}
 		v := j.believed(id)
-		until := l.Since.Add(tcpProof)
-		if v.Last.IsZero() { // it was taken over from an earlier process, or another gateway
-			until = later(until, l.Asked.Add(tcpProof))
-		}
+		until := l.Proof.Add(tcpProof)
 		switch {
 		case v.State == health.Unhealthy && !j.ignored:
 			j.drop(id)
@@ -416,7 +418,7 @@ func (j *judgement) removeWithinBudget() {
 		} else if l.Held = j.over || guarded && j.serving <= 1; l.Held {
 			j.Lost[id] = l
 			if !j.believed(id).Proven && !j.withRegistry(l) {
-				j.wake(later(l.Since.Add(tcpProof), j.now.Add(time.Second)))
+				j.wake(l.Proof.Add(tcpProof))
 			}
 		}
 	}
@@ -428,13 +430,6 @@ func (j *judgement) removeWithinBudget() {
 			j.Failing[id] = f
 		}
 	}
-}
-
-func later(a, b time.Time) time.Time {
-	if a.After(b) {
-		return a
-	}
-	return b
 }
 
 func (j *judgement) wake(at time.Time) {

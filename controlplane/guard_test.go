@@ -201,6 +201,23 @@ func TestGuard(t *testing.T) {
 			s.want(10)
 			s.wantHeld(10)
 		},
+		"one check that fails undoes no proof": func(s *stage) {
+			s.verdict(proves, ids(10)...)
+			s.expire(ids(10)...)
+			s.after(gather)
+			s.now = s.now.Add(time.Hour) // nobody judges while all stays as it is
+			s.verdict(answers, "n02")
+			s.after(30 * time.Second)
+			s.want(10)
+			s.verdict(proves, "n02")
+			s.after(tcpProof)
+			s.want(10)
+			s.verdict(answers, "n02")
+			s.after(tcpProof - time.Second)
+			s.want(10)
+			s.after(time.Second)
+			s.want(9)
+		},
 		"the empty registry ends the limit": func(s *stage) {
 			s.verdict(answers, ids(10)...)
 			s.emptied = s.now

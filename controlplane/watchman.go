@@ -99,12 +99,17 @@ func (m memory) same(o memory) bool {
 	}
 	for name, w := range m.Wards {
 		v, ok := o.Wards[name]
-		if !ok || w.Service != v.Service || w.Approved != v.Approved || !reflect.DeepEqual(w.Lost, v.Lost) ||
+		if !ok || w.Service != v.Service || w.Approved != v.Approved || !maps.EqualFunc(w.Lost, v.Lost, sameLoss) ||
 			!reflect.DeepEqual(w.Failing, v.Failing) || !slices.Equal(w.Gone, v.Gone) {
 			return false
 		}
 	}
 	return true
+}
+
+// sameLoss tells whether two losses are the same on the disk.
+func sameLoss(a, b Loss) bool {
+	return a.Held == b.Held && a.Since.Equal(b.Since) && reflect.DeepEqual(a.Node, b.Node)
 }
 
 // saveMemory writes what comes, at most once a second.
