@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -49,20 +48,19 @@ func (r *Registry) leave(u *use) {
 	r.at++
 	r.missed++
 	r.use = r.newUse(r.at % len(r.clients))
-	next, level := r.use.address, slog.LevelInfo
-	if r.missed > len(r.clients) {
-		level = slog.LevelDebug // all are away, which is said elsewhere
-	}
 	r.mu.Unlock()
-	r.log.Log(context.Background(), level, "this agent of consul is left", "address", u.address, "next", next)
+	r.log.Debug("this agent of consul is left", "address", u.address)
 	u.leave()
 }
 
-// answered notes that the agent in use answers.
-func (r *Registry) answered() {
+// answered notes that an agent answers.
+func (r *Registry) answered(u *use) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.missed = 0
+	if r.use == u && r.missed > 0 {
+		r.missed = 0
+		r.log.Info("another agent of consul is used", "address", u.address)
+	}
 }
 
 // allLeft reports whether no agent has answered since each was left.
@@ -75,8 +73,17 @@ func (r *Registry) allLeft() bool {
 // call runs one request, or a few that belong together, with a limit of time, and notes in Health how it went. What gets no
 // answer is tried with each of the other agents, so it must do no harm when it is done twice.
 func (r *Registry) call(ctx context.Context, limit time.Duration, f func(context.Context, *api.Client) error) error {
+	return r.try(ctx, limit, true, f)
+}
+
+// callAgent is call for what an agent answers by itself, also when there is no leader: that it answers says nothing of Consul.
+func (r *Registry) callAgent(ctx context.Context, limit time.Duration, f func(context.Context, *api.Client) error) error {
+	return r.try(ctx, limit, false, f)
+}
+
+func (r *Registry) try(ctx context.Context, limit time.Duration, tells bool, f func(context.Context, *api.Client) error) error {
 	for tried := 1; ; tried++ {
-		err := r.once(ctx, limit, f)
+		err := r.attempt(ctx, limit, tells, f)
 		if err == nil || tried >= len(r.clients) || ctx.Err() != nil || r.lifetime.Err() != nil || !away(err) {
 			return err
 		}
@@ -85,6 +92,11 @@ func (r *Registry) call(ctx context.Context, limit time.Duration, f func(context
 
 // once is call for what must not be done twice.
 func (r *Registry) once(ctx context.Context, limit time.Duration, f func(context.Context, *api.Client) error) error {
+	return r.attempt(ctx, limit, true, f)
+}
+
+// attempt asks the agent in use. tells says whether an answer shows that Consul has a leader.
+func (r *Registry) attempt(ctx context.Context, limit time.Duration, tells bool, f func(context.Context, *api.Client) error) error {
 	if r.lifetime.Err() != nil {
 		return errors.New("the registry is closed")
 	}
@@ -110,7 +122,12 @@ func (r *Registry) once(ctx context.Context, limit time.Duration, f func(context
 	case errors.Is(err, context.DeadlineExceeded):
 		err = fmt.Errorf("no answer from %s within %s", u.address, limit)
 	}
-	if away(err) {
+	switch {
+	case err == nil && !tells:
+		return nil
+	case err == nil:
+		r.answered(u)
+	case away(err):
 		r.leave(u)
 	}
 	r.note(err)

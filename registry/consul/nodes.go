@@ -56,7 +56,7 @@ func (r *Registry) put(ctx context.Context, n registry.Node, ttl time.Duration) 
 
 // beat passes the check of a node that this agent has with equal values; known is false when it has not.
 func (r *Registry) beat(ctx context.Context, reg *api.AgentServiceRegistration) (known bool, err error) {
-	err = r.call(ctx, r.timing.call, func(ctx context.Context, c *api.Client) error {
+	err = r.callAgent(ctx, r.timing.call, func(ctx context.Context, c *api.Client) error {
 		is, err := agentService(ctx, c, reg.ID)
 		if err != nil || is == nil || !maps.Equal(is.Meta, reg.Meta) {
 			return err
@@ -181,7 +181,7 @@ func (r *Registry) Remove(ctx context.Context, ref registry.NodeRef) error {
 
 // deregister takes a service out of this agent, if it has it as e says, and else out of the catalog.
 func (r *Registry) deregister(ctx context.Context, e *api.ServiceEntry) error {
-	return r.call(ctx, r.timing.call, func(ctx context.Context, c *api.Client) error {
+	return r.callAgent(ctx, r.timing.call, func(ctx context.Context, c *api.Client) error {
 		is, err := agentService(ctx, c, e.Service.ID)
 		if err != nil {
 			return err

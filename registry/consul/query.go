@@ -84,7 +84,9 @@ func (q *query) once(ctx context.Context) error {
 		limit += wait + wait/16 // Consul adds as much, at random
 	}
 	var meta *api.QueryMeta
-	err := q.r.once(asking, limit, func(ctx context.Context, c *api.Client) (err error) {
+	// A view that streams waits to its end without a leader, too.
+	tells := q.turns == nil || q.index == 0
+	err := q.r.attempt(asking, limit, tells, func(ctx context.Context, c *api.Client) (err error) {
 		opts := linearizable(ctx)
 		if q.index > 0 {
 			opts = (&api.QueryOptions{WaitIndex: q.index, WaitTime: wait}).WithContext(ctx)

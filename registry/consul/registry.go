@@ -125,7 +125,6 @@ func (r *Registry) note(err error) {
 	switch {
 	case r.lifetime.Err() != nil:
 	case err == nil:
-		r.answered()
 		if r.link.Up() {
 			r.log.Info("consul answers", "addresses", r.cfg.Addresses)
 		}

@@ -84,7 +84,11 @@ func (f *feed) run(ctx context.Context, r *Registry, news chan<- batch) {
 		if listed {
 			wait = r.timing.retryMin
 		}
-		if err == nil || listed && (compacted(err) || errors.Is(err, errSilent)) {
+		if listed && compacted(err) {
+			r.log.Info("etcd has compacted what the watch had not seen yet: everything is listed again", "prefix", f.prefix)
+			continue
+		}
+		if err == nil || listed && errors.Is(err, errSilent) {
 			continue
 		}
 		r.note(err)

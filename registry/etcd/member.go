@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log/slog"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -29,11 +28,14 @@ func (r *Registry) next() {
 	r.left++
 }
 
-// answered notes that the member in use answers.
-func (r *Registry) answered() {
+// answered notes that a member answers.
+func (r *Registry) answered(client *clientv3.Client) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.left = 0
+	if r.client == client && r.left > 0 {
+		r.left = 0
+		r.log.Info("another member of etcd is used", "endpoint", r.endpoint())
+	}
 }
 
 // allLeft reports whether no member has answered since each was left.
@@ -53,15 +55,11 @@ func (r *Registry) leave(client *clientv3.Client) {
 		r.mu.Unlock()
 		return
 	}
-	drop, from := r.drop, r.endpoint()
+	drop := r.drop
 	r.client, r.drop = nil, nil
 	r.next()
-	to, level := r.endpoint(), slog.LevelInfo
-	if r.left > len(r.cfg.Endpoints) {
-		level = slog.LevelDebug // all are away, which is said elsewhere
-	}
 	r.mu.Unlock()
-	r.log.Log(context.Background(), level, "this member of etcd is left", "endpoint", from, "next", to)
+	r.log.Debug("this member of etcd is left", "endpoint", client.Endpoints()[0])
 	drop()
 	_ = client.Close() // there is nothing to be done about a member that is left
 }
@@ -104,7 +102,10 @@ func (r *Registry) once(ctx context.Context, limit time.Duration, f func(context
 	case errors.Is(err, context.Canceled), status.Code(err) == codes.Canceled:
 		err = fmt.Errorf("%w from %s, which was left", errNoAnswer, client.Endpoints()[0])
 	}
-	if away(err) {
+	switch {
+	case err == nil:
+		r.answered(client)
+	case away(err):
 		r.leave(client)
 	}
 	return r.noted(err)

@@ -246,7 +246,6 @@ func (r *Registry) note(err error) {
 	switch {
 	case r.lifetime.Err() != nil:
 	case err == nil:
-		r.answered()
 		if r.health.Up() {
 			r.log.Info("etcd answers", "endpoints", r.cfg.Endpoints)
 		}
