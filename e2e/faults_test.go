@@ -204,56 +204,6 @@ func TestSluiceKilledAtAnyMoment(t *testing.T) {
 	t.Logf("request loop over 8 kills: %s", load.WantNoFailure())
 }
 
-// What is live stays, while the registry is away and when it comes back.
-func TestRegistryAwayForAWhile(t *testing.T) {
-	t.Parallel()
-	for name, start := range map[string]func(testing.TB) (url string, kill, again func()){
-		"etcd": func(tb testing.TB) (string, func(), func()) {
-			etcd := startEtcd(tb, nil)
-			return etcd.URL, func() { etcd.Kill() }, etcd.Start
-		},
-		"consul": func(tb testing.TB) (string, func(), func()) {
-			consul := startConsul(tb, nil)
-			return consul.URL, func() { consul.Kill() }, consul.Start
-		},
-	} {
-		t.Run(name, func(t *testing.T) {
-			t.Parallel()
-			url, kill, again := start(t)
-			g := startGateway(t, GatewayOptions{Registry: url})
-			g.Apply(document(g.Port, "ip_hash"))
-			g.StartNodes(3)
-			fleet := openFleet(t, g.Addr(), 20)
-			load := startLoad(t, g.Addr(), LoadOptions{})
-
-			kill()
-			g.Wait(20*time.Second, "the registry is away", func(s controlplane.Status) error {
-				if s.Registry.Connected || s.Registry.Error == "" {
-					return fmt.Errorf("registry %+v", s.Registry)
-				}
-				return nil
-			})
-			pause(t, max(5*time.Second, soak(t)))
-			if s := g.Status(); s.Nodes != 3 || s.Phase != controlplane.InStep {
-				t.Errorf("without the registry: %d nodes, %s", s.Nodes, s.Phase)
-			}
-			again()
-			back := time.Now()
-			g.Wait(20*time.Second, "the registry is back", func(s controlplane.Status) error {
-				if !s.Registry.Connected {
-					return errors.New(s.Registry.Error)
-				}
-				return nil
-			})
-			g.StartNode("n4")
-			g.WaitNodes(20*time.Second, 4)
-			t.Logf("a node that came after its return is live %s after it", time.Since(back).Round(time.Millisecond))
-			fleet.WantAlive()
-			t.Logf("request loop: %s", load.WantNoFailure())
-		})
-	}
-}
-
 // Without etcd and without nginx, sluice serves what it last knew, and says that it is stale.
 func TestEtcdAwayAtStart(t *testing.T) {
 	t.Parallel()

@@ -2,8 +2,11 @@ package e2e
 
 import (
 	"fmt"
+	"math/rand/v2"
+	"net"
 	"os"
 	"os/exec"
+	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -14,6 +17,8 @@ import (
 type Host struct {
 	name    string
 	address string
+	hub     *Host  // of newLAN: where the network is
+	port    string // and the interface there that leads to it
 }
 
 // Address returns the address at which the other hosts reach it.
@@ -59,6 +64,74 @@ func newHosts(tb testing.TB, n int) (hub *Host, hosts []*Host) {
 		hosts = append(hosts, h)
 	}
 	return hub, hosts
+}
+
+// newLAN makes n hosts on one network that this machine is on as well: all of them reach each other. Its addresses are of
+// 198.18.0.0/15, which is reserved for tests of networks (RFC 2544).
+func newLAN(tb testing.TB, n int) []*Host {
+	tb.Helper()
+	id := lan.Add(1)
+	prefix := fmt.Sprintf("sl%d-%d", os.Getpid(), id)
+	hub := newHost(tb, prefix+"-lan", "")
+	ip(tb, hub, "link", "add", "lan", "type", "bridge")
+	ip(tb, hub, "link", "set", "lan", "up")
+	// Of several tests that run at once, one may have the same network: it is taken by who has the first address.
+	ours := fmt.Sprintf("sl%d-%d", os.Getpid()%100000, id)
+	ip(tb, hub, "link", "add", "uplink", "master", "lan", "type", "veth", "peer", "name", ours)
+	ip(tb, hub, "link", "set", ours, "netns", strconv.Itoa(os.Getpid()))
+	ip(tb, hub, "link", "set", "uplink", "up")
+	network := freeNetwork(tb)
+	ip(tb, nil, "address", "add", network+".1/24", "dev", ours)
+	ip(tb, nil, "link", "set", ours, "up")
+	var hosts []*Host
+	for i := 1; i <= n; i++ {
+		h := newHost(tb, fmt.Sprintf("%s-%d", prefix, i), fmt.Sprintf("%s.%d", network, 10+i))
+		h.hub, h.port = hub, fmt.Sprintf("v%d", i)
+		ip(tb, hub, "link", "add", h.port, "master", "lan", "type", "veth", "peer", "name", "eth0", "netns", h.name)
+		ip(tb, hub, "link", "set", h.port, "up")
+		ip(tb, h, "address", "add", h.address+"/24", "dev", "eth0")
+		ip(tb, h, "link", "set", "eth0", "up")
+		hosts = append(hosts, h)
+	}
+	return hosts
+}
+
+// freeNetwork returns the first three bytes of a network that this machine is not on.
+func freeNetwork(tb testing.TB) string {
+	tb.Helper()
+	for range 100 {
+		network := fmt.Sprintf("198.%d.%d", 18+rand.IntN(2), rand.IntN(256))
+		addrs, err := net.InterfaceAddrs()
+		if err != nil {
+			tb.Fatal(err)
+		}
+		if !slices.ContainsFunc(addrs, func(a net.Addr) bool { return strings.HasPrefix(a.String(), network+".") }) {
+			return network
+		}
+	}
+	tb.Fatal("this machine is on all networks")
+	return ""
+}
+
+// Plug takes a host of newLAN off the network, or puts it there again.
+func (h *Host) Plug(tb testing.TB, in bool) {
+	tb.Helper()
+	state := "down"
+	if in {
+		state = "up"
+	}
+	ip(tb, h.hub, "link", "set", h.port, state)
+}
+
+// Part keeps two hosts from reaching each other, or lets them again. Others reach both.
+func (h *Host) Part(tb testing.TB, other *Host, apart bool) {
+	tb.Helper()
+	verb := "delete"
+	if apart {
+		verb = "add"
+	}
+	ip(tb, h, "route", verb, "blackhole", other.address+"/32")
+	ip(tb, other, "route", verb, "blackhole", h.address+"/32")
 }
 
 func newHost(tb testing.TB, name, address string) *Host {

@@ -90,6 +90,23 @@ func (p *Process) ExitCode() int {
 // Signal sends a signal.
 func (p *Process) Signal(sig os.Signal) { _ = p.cmd.Process.Signal(sig) }
 
+// Pause has it and all that it started hang, until Resume.
+func (p *Process) Pause() { p.signalAll(syscall.SIGSTOP) }
+
+// Resume lets it go on.
+func (p *Process) Resume() { p.signalAll(syscall.SIGCONT) }
+
+func (p *Process) signalAll(sig syscall.Signal) {
+	select {
+	case <-p.done: // its id may be another's by now
+		return
+	default:
+	}
+	for _, pid := range descendants(p.PID()) {
+		_ = syscall.Kill(pid, sig)
+	}
+}
+
 // Stop asks it to end with SIGTERM, and waits for that. One that does not within 30 s is killed, and fails the test.
 func (p *Process) Stop() {
 	p.tb.Helper()
@@ -106,14 +123,7 @@ func (p *Process) Stop() {
 
 // Kill ends it and all that it started with SIGKILL, as when a machine goes dark.
 func (p *Process) Kill() {
-	select {
-	case <-p.done: // its id may be another's by now
-		return
-	default:
-	}
-	for _, pid := range descendants(p.PID()) {
-		_ = syscall.Kill(pid, syscall.SIGKILL)
-	}
+	p.signalAll(syscall.SIGKILL)
 	<-p.done
 }
 
