@@ -5,6 +5,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"sluice/controlplane"
 	"sluice/internal/testport"
 )
 
@@ -30,21 +32,32 @@ type Consul struct {
 // startConsul starts a Consul server, on host, or on this machine when it is nil, and waits until it has a leader.
 func startConsul(tb testing.TB, host *Host) *Consul {
 	tb.Helper()
+	return startConsulWith(tb, host, nil)
+}
+
+// manager is the token of who may do everything with a Consul that has ACLs.
+const manager = "11111111-2222-3333-4444-555555555555"
+
+// startConsulWith adds settings to the server's, and has the test use the manager's token.
+func startConsulWith(tb testing.TB, host *Host, settings map[string]any) *Consul {
+	tb.Helper()
 	port := testport.Free(tb)
 	dir := tempDir(tb)
-	config, err := json.Marshal(map[string]any{
+	config := map[string]any{
 		"server": true, "bootstrap_expect": 1, "node_name": "e2e", "data_dir": filepath.Join(dir, "consul"), "log_level": "warn",
 		"bind_addr": host.Address(), "client_addr": host.Address(), "leave_on_terminate": false, "disable_update_check": true,
 		"performance": map[string]int{"raft_multiplier": 1},
 		"ports": map[string]int{
 			"http": port, "dns": -1, "grpc": -1, "grpc_tls": -1, "serf_wan": -1, "serf_lan": testport.Free(tb), "server": testport.Free(tb),
 		},
-	})
+	}
+	maps.Copy(config, settings)
+	text, err := json.Marshal(config)
 	if err != nil {
 		tb.Fatal(err)
 	}
 	file := filepath.Join(dir, "consul.json")
-	if err := os.WriteFile(file, config, 0o600); err != nil {
+	if err := os.WriteFile(file, text, 0o600); err != nil {
 		tb.Fatal(err)
 	}
 	c := &Consul{URL: "consul://" + host.Address() + ":" + strconv.Itoa(port), data: filepath.Join(dir, "consul"), tb: tb, host: host}
@@ -69,12 +82,14 @@ func (c *Consul) Start() {
 // Wipe deletes all that a server had which does not run.
 func (c *Consul) Wipe() { wipe(c.tb, c.data) }
 
-// Put sends body to Consul's own API, as its other users do.
-func (c *Consul) Put(path, body string) {
+// Put sends body to Consul's own API, as its other users do, and returns the answer.
+func (c *Consul) Put(path, body string) string {
 	c.tb.Helper()
-	if _, err := c.call(c.tb.Context(), http.MethodPut, path, body); err != nil {
+	answer, err := c.call(c.tb.Context(), http.MethodPut, path, body)
+	if err != nil {
 		c.tb.Fatal(err)
 	}
+	return answer
 }
 
 func (c *Consul) call(ctx context.Context, method, path, body string) (string, error) {
@@ -82,6 +97,7 @@ func (c *Consul) call(ctx context.Context, method, path, body string) (string, e
 	if err != nil {
 		return "", err
 	}
+	req.Header.Set("X-Consul-Token", manager) // without ACLs, Consul does not look at it
 	resp, err := http.DefaultClient.Do(req)
 	if err != nil {
 		return "", err
@@ -129,5 +145,58 @@ func TestConsulMainPath(t *testing.T) {
 	g.WaitNodes(20*time.Second, 4)
 	<-nodes[1].Done()
 	fleet.WantAlive("n2", "n3")
+	t.Logf("request loop: %s", load.WantNoFailure())
+}
+
+// A token that is not good for anything any more takes nothing away: what was known stands, and goes on when it is again.
+func TestConsulTokenRevoked(t *testing.T) {
+	t.Parallel()
+	consul := startConsulWith(t, nil, map[string]any{"acl": map[string]any{
+		"enabled": true, "default_policy": "deny", "tokens": map[string]string{"initial_management": manager, "agent": manager},
+	}})
+	const rules = `key_prefix \"sluice/default/\" { policy = \"write\" } service_prefix \"\" { policy = \"write\" } ` +
+		`node_prefix \"\" { policy = \"read\" } agent_prefix \"\" { policy = \"read\" } session_prefix \"\" { policy = \"write\" }`
+	var policy struct{ ID string }
+	eventually(t, 30*time.Second, "the manager's token is there", func(ctx context.Context) error {
+		answer, err := consul.call(ctx, http.MethodPut, "/v1/acl/policy", `{"Name": "sluice", "Rules": "`+rules+`"}`)
+		if err != nil {
+			return err
+		}
+		return json.Unmarshal([]byte(answer), &policy)
+	})
+	allow := func(rules string) {
+		consul.Put("/v1/acl/policy/"+policy.ID, `{"Name": "sluice", "Rules": "`+rules+`"}`)
+	}
+	var token struct{ SecretID string }
+	if err := json.Unmarshal([]byte(consul.Put("/v1/acl/token", `{"Policies": [{"ID": "`+policy.ID+`"}]}`)), &token); err != nil {
+		t.Fatal(err)
+	}
+	file := filepath.Join(tempDir(t), "token")
+	if err := os.WriteFile(file, []byte(token.SecretID), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	g := startGateway(t, GatewayOptions{Registry: consul.URL, Args: []string{"--consul-token-file", file}})
+	g.Apply(document(g.Port, "ip_hash"))
+	g.StartNodes(3)
+	fleet := openFleet(t, g.Addr(), 20)
+	load := startLoad(t, g.Addr(), LoadOptions{Pause: 20 * time.Millisecond})
+
+	allow("")
+	g.Wait(time.Minute, "it is told", func(s controlplane.Status) error {
+		if s.Registry.Connected || !strings.Contains(s.Registry.Error, "403") {
+			return fmt.Errorf("%+v", s.Registry)
+		}
+		return nil
+	})
+	pause(t, outageLength(t))
+	if s := g.Status(); s.Nodes != 3 || s.Phase != controlplane.InStep {
+		t.Errorf("without rights: %d nodes, %s", s.Nodes, s.Phase)
+	}
+	allow(rules)
+	back := time.Now()
+	g.StartNode("n4")
+	g.WaitNodes(60*time.Second, 4)
+	t.Logf("a node that came after the rights are back is live %s after them", time.Since(back).Round(10*time.Millisecond))
+	fleet.WantAlive()
 	t.Logf("request loop: %s", load.WantNoFailure())
 }

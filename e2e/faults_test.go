@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"math/rand/v2"
@@ -202,6 +203,77 @@ func TestSluiceKilledAtAnyMoment(t *testing.T) {
 	g.WaitNodes(20*time.Second, 3)
 	fleet.WantAlive()
 	t.Logf("request loop over 8 kills: %s", load.WantNoFailure())
+}
+
+// A change of many objects is made as a whole or not at all, whenever the instance that makes it is killed.
+func TestChangeIsAllOrNothing(t *testing.T) {
+	t.Parallel()
+	onEachStore(t, func(t *testing.T, url string, _ store) {
+		const objects, rounds = 50, 10
+		g := startGateway(t, GatewayOptions{Registry: url, Args: leaving})
+		other := startGateway(t, GatewayOptions{Name: "other", Registry: url})
+		change := func(weight int) string {
+			var b strings.Builder
+			for i := range objects {
+				fmt.Fprintf(&b, `, "io/n%d": {"weight": %d}`, i, weight)
+			}
+			return `{"overrides": {` + b.String()[2:] + "}}"
+		}
+		apply := func(weight int) error {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, g.API+"/v1/apply", strings.NewReader(change(weight)))
+			if err != nil {
+				return err
+			}
+			req.Header.Set("Content-Type", "application/json")
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				return err
+			}
+			defer resp.Body.Close()
+			if resp.StatusCode != http.StatusOK {
+				return errors.New(resp.Status)
+			}
+			return nil
+		}
+		weights := func() (all map[int]int, seq uint64) {
+			t.Helper()
+			text, err := other.get(t.Context(), "/v1/overrides")
+			var list struct {
+				Seq   uint64
+				Items []struct{ Spec struct{ Weight int } }
+			}
+			if err == nil {
+				err = json.Unmarshal(text, &list)
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			all = map[int]int{}
+			for _, i := range list.Items {
+				all[i.Spec.Weight]++
+			}
+			return all, list.Seq
+		}
+		if err := apply(1); err != nil {
+			t.Fatal(err)
+		}
+		made := 0
+		for round := range rounds {
+			_, before := weights()
+			ended := make(chan error, 1)
+			go func() { ended <- apply(round + 2) }()
+			pause(t, time.Duration(round)*2*time.Millisecond)
+			g.Kill()
+			said := <-ended
+			all, after := weights()
+			if len(all) != 1 || said == nil && all[round+2] != objects || after > before+1 {
+				t.Errorf("round %d, seq %d to %d, apply said %v: objects by weight %v", round, before, after, said, all)
+			}
+			made += int(after - before)
+			g.Start()
+		}
+		t.Logf("killed -9 %d times: %d changes of %d objects were made, the others not at all", rounds, made, objects)
+	})
 }
 
 // Without etcd and without nginx, sluice serves what it last knew, and says that it is stale.

@@ -254,33 +254,38 @@ func commitMalformed(t *testing.T, e *env) {
 	}
 }
 
+// commitRace has two writers change the same version of an object, again and again: exactly one wins each time.
 func commitRace(t *testing.T, e *env) {
+	const tries = 1000
 	e.commit(t, write(site("a"), `{}`))
 	type result struct {
 		value string
 		err   error
 	}
 	results := make(chan result, 2)
-	for i, r := range []registry.Registry{e.One, e.Two} {
-		go func() {
-			op := ifSeq(write(site("a"), `{"winner":%d}`, i), 1)
-			_, err := r.Commit(e.ctx, registry.Tx{Ops: []registry.Op{op}})
-			results <- result{string(op.Value), err}
-		}()
-	}
-	var winners []string
-	for range 2 {
-		res := <-results
-		var conflict *registry.ConflictError
-		switch {
-		case res.err == nil:
-			winners = append(winners, res.value)
-		case !errors.As(res.err, &conflict):
-			t.Errorf("the loser got %v, want a ConflictError", res.err)
+	for try := range tries {
+		before := registry.Seq(try + 1)
+		for i, r := range []registry.Registry{e.One, e.Two} {
+			go func() {
+				op := ifSeq(write(site("a"), `{"try":%d,"winner":%d}`, try, i), before)
+				_, err := r.Commit(e.ctx, registry.Tx{Ops: []registry.Op{op}})
+				results <- result{string(op.Value), err}
+			}()
 		}
-	}
-	if o := e.get(t, site("a")); len(winners) != 1 || !registry.SameJSON(o.Value, json.RawMessage(winners[0])) || o.Seq != 2 {
-		t.Errorf("winners: %q; stored: %s at %d", winners, o.Value, o.Seq)
+		var winners []string
+		for range 2 {
+			res := <-results
+			var conflict *registry.ConflictError
+			switch {
+			case res.err == nil:
+				winners = append(winners, res.value)
+			case !errors.As(res.err, &conflict):
+				t.Errorf("the loser got %v, want a ConflictError", res.err)
+			}
+		}
+		if o := e.get(t, site("a")); len(winners) != 1 || !registry.SameJSON(o.Value, json.RawMessage(winners[0])) || o.Seq != before+1 {
+			t.Fatalf("try %d: winners: %q; stored: %s at %d", try, winners, o.Value, o.Seq)
+		}
 	}
 }
 
