@@ -139,9 +139,10 @@ func (s *Server) plan(ctx context.Context, c change) (plan, error) {
 	}
 	p.edits = slices.Concat(c.edits, pruned)
 	keys := newKeys()
+	find := s.finder(p.edits)
 	for i := range p.edits {
 		e := &p.edits[i]
-		before, seq, err := s.find(ctx, e.Ref)
+		before, seq, err := find(ctx, e.Ref)
 		if err != nil {
 			return p, err
 		}
@@ -248,6 +249,40 @@ func (s *Server) find(ctx context.Context, ref registry.Ref) (registry.Object, r
 		return page.Objects[0], page.Seq, nil
 	}
 	return registry.Object{}, page.Seq, nil
+}
+
+// manyOfKind is from how many objects of a kind on all of the kind is read at once, instead of one after the other.
+const manyOfKind = 5
+
+// finder returns find for the objects of edits.
+func (s *Server) finder(edits []edit) func(context.Context, registry.Ref) (registry.Object, registry.Seq, error) {
+	count := map[registry.Kind]int{}
+	for _, e := range edits {
+		count[e.Kind]++
+	}
+	type list struct {
+		objects map[string]registry.Object
+		seq     registry.Seq
+	}
+	lists := map[registry.Kind]list{}
+	return func(ctx context.Context, ref registry.Ref) (registry.Object, registry.Seq, error) {
+		if count[ref.Kind] < manyOfKind {
+			return s.find(ctx, ref)
+		}
+		l, ok := lists[ref.Kind]
+		if !ok {
+			page, err := s.registry.List(ctx, ref.Kind, "", 0)
+			if err != nil {
+				return registry.Object{}, 0, s.fault(err)
+			}
+			l = list{make(map[string]registry.Object, len(page.Objects)), page.Seq}
+			for _, o := range page.Objects {
+				l.objects[o.Name] = o
+			}
+			lists[ref.Kind] = l
+		}
+		return l.objects[ref.Name], l.seq, nil
+	}
 }
 
 func (p plan) wouldChange(i int) bool {
