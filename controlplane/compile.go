@@ -33,6 +33,7 @@ type FileFact struct {
 type Good struct {
 	Objects map[registry.Ref]registry.Object
 	Files   map[string][]byte
+	Older   map[registry.Ref][]registry.Object // versions from the history of what was never live here, newest first
 }
 
 // Compiled is a configuration and what there is to say about it.
@@ -41,6 +42,7 @@ type Compiled struct {
 	Used     Good                 // what Config was made of; it becomes the next Good when it is proven live
 	Slots    []registry.SlotTable // tables that should be stored: until they are, nobody renders them
 	Problems []registry.Problem   // sorted
+	LeftOut  []Version            // of objects of which no version would do: the history may have one
 	Nodes    int                  // that take connections, over all upstreams
 
 	Certificates []CertificateStatus // that are rendered; sorted by name
@@ -79,6 +81,7 @@ type compiler struct {
 	facts    Facts
 	used     Good
 	problems []registry.Problem
+	leftOut  []Version
 
 	objects      map[registry.Ref]registry.Object
 	overrides    map[string]spec.Override    // by service/id
@@ -97,7 +100,7 @@ func (c *compiler) result() Compiled {
 		Sites:        c.sites,
 	}
 	slices.SortFunc(cfg.Sites, func(a, b templates.Site) int { return cmp.Compare(a.Name, b.Name) })
-	r := Compiled{Used: c.used}
+	r := Compiled{Used: c.used, LeftOut: c.leftOut}
 	for _, name := range slices.Sorted(maps.Keys(c.upstreams)) {
 		u := c.upstreams[name]
 		if u == nil {
@@ -151,14 +154,15 @@ func (c *compiler) candidates(ref registry.Ref) []registry.Object {
 	if good, ok := c.good.Objects[ref]; ok && good.Seq != wanted.Seq {
 		list = append(list, good)
 	}
-	return list
+	return append(list, c.good.Older[ref]...)
 }
 
 // choose uses the first version of an object that try takes, and reports the faults of the wanted one. When no version
 // will do, the object is left out.
 func (c *compiler) choose(ref registry.Ref, try func(registry.Object) []spec.FieldError) {
 	var wanted []spec.FieldError
-	for i, o := range c.candidates(ref) {
+	candidates := c.candidates(ref)
+	for i, o := range candidates {
 		var faults []spec.FieldError
 		if words, refused := c.facts.Refused[Version{ref, o.Seq}]; refused {
 			faults = []spec.FieldError{{Message: words}}
@@ -177,6 +181,9 @@ func (c *compiler) choose(ref registry.Ref, try func(registry.Object) []spec.Fie
 		}
 	}
 	c.report(ref, wanted, "; until then it is left out")
+	if len(candidates) > 0 {
+		c.leftOut = append(c.leftOut, Version{ref, candidates[0].Seq})
+	}
 }
 
 func (c *compiler) report(ref registry.Ref, faults []spec.FieldError, consequence string) {

@@ -50,6 +50,7 @@ const (
 	calm        = time.Second           // a change is applied at once when there were few before it in this time
 	quietMin    = 20 * time.Millisecond // others are gathered until it was quiet for this long,
 	quietMax    = time.Second           // but no longer than this
+	restFactor  = 9                     // in a storm, a proposal is followed by a rest so many times as long as it took
 	staleAfter  = time.Second           // the registry has this long to answer before the last good state is taken
 	inputPeriod = 2 * time.Second       // certificate files and template overrides are looked at this often
 	retryMin    = 5 * time.Second       // what nginx refused is tried again after this, doubling
@@ -208,6 +209,8 @@ func (l *loop) run(ctx context.Context, snapshots <-chan registry.Snapshot, told
 			l.change()
 		case err := <-l.put:
 			l.restored(err)
+		case h := <-l.older.found:
+			l.found(h)
 		case <-inputs.C:
 			l.look(ctx)
 		case <-l.Wake:

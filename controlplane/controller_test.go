@@ -86,6 +86,31 @@ func TestStormDoesNotStarve(t *testing.T) {
 	})
 }
 
+// Of a large fleet that changes all the time, not each state is compiled: that would take all of a core.
+func TestStormOfALargeFleetIsGathered(t *testing.T) {
+	t.Parallel()
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, "")
+		defer r.stop()
+		r.renderer.took = 50 * time.Millisecond
+		for i := range 500 {
+			r.send(newWorld().nodes(1 + i).snapshot)
+			time.Sleep(20 * time.Millisecond)
+		}
+		if n := len(r.attempts()); n < 6 {
+			t.Errorf("10 s of changes made %d applies", n)
+		}
+		time.Sleep(2 * time.Second)
+		synctest.Wait()
+		if s := r.phase(InStep); s.Nodes != 500 {
+			t.Errorf("%d nodes are live, want 500", s.Nodes)
+		}
+		if made := r.renderer.made; made > 30 {
+			t.Errorf("%d times it was compiled", made)
+		}
+	})
+}
+
 func TestSameConfigurationIsNotAppliedAgain(t *testing.T) {
 	t.Parallel()
 	synctest.Test(t, func(t *testing.T) {

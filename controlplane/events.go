@@ -68,7 +68,7 @@ func (e *Events) Add(events ...Event) {
 		e.ring = append(e.ring, ev)
 	}
 	if extra := len(e.ring) - maxEvents; extra > 0 {
-		e.ring = slices.Clone(e.ring[extra:])
+		e.ring = e.ring[extra:] // append moves it when its room is used up
 		e.first += uint64(extra)
 	}
 	close(e.change)
@@ -114,8 +114,11 @@ func snapshotEvents(before, next registry.Snapshot) []Event {
 	add := func(what string, n registry.Node) {
 		events = append(events, Event{Type: EventNode, What: what, Objects: []string{nodeObject(n.Service, n.ID)}, Message: n.HostPort()})
 	}
-	merge(before.Nodes, next.Nodes, func(a, b registry.Node) int {
-		return cmp.Or(cmp.Compare(a.Service, b.Service), cmp.Compare(a.ID, b.ID))
+	merge(before.Nodes, next.Nodes, func(a, b *registry.Node) int {
+		if a.Service != b.Service {
+			return cmp.Compare(a.Service, b.Service)
+		}
+		return cmp.Compare(a.ID, b.ID)
 	}, func(was, is *registry.Node) {
 		switch {
 		case was == nil:
@@ -124,7 +127,7 @@ func snapshotEvents(before, next registry.Snapshot) []Event {
 			add("left", *was)
 		case is == nil:
 			add("expired", *was)
-		case was.HostPort() != is.HostPort() || was.Incarnation != is.Incarnation || was.Weight != is.Weight:
+		case was.Address != is.Address || was.Port != is.Port || was.Incarnation != is.Incarnation || was.Weight != is.Weight:
 			add("changed", *is)
 		}
 	})
@@ -135,7 +138,7 @@ func nodeObject(service, id string) string { return "node/" + service + "/" + id
 
 func changedObjects(before, next []registry.Object) []string {
 	var names []string
-	merge(before, next, func(a, b registry.Object) int { return compareRefs(a.Ref(), b.Ref()) }, func(was, is *registry.Object) {
+	merge(before, next, func(a, b *registry.Object) int { return compareRefs(a.Ref(), b.Ref()) }, func(was, is *registry.Object) {
 		switch {
 		case was == nil:
 			names = append(names, is.Ref().String())
@@ -147,7 +150,7 @@ func changedObjects(before, next []registry.Object) []string {
 }
 
 // merge walks two lists that are sorted by compare side by side, and calls each with what stands at a place; nil is missing.
-func merge[T any](before, next []T, compare func(a, b T) int, each func(was, is *T)) {
+func merge[T any](before, next []T, compare func(a, b *T) int, each func(was, is *T)) {
 	for len(before) > 0 || len(next) > 0 {
 		var order int
 		switch {
@@ -156,7 +159,7 @@ func merge[T any](before, next []T, compare func(a, b T) int, each func(was, is 
 		case len(next) == 0:
 			order = -1
 		default:
-			order = compare(before[0], next[0])
+			order = compare(&before[0], &next[0])
 		}
 		switch {
 		case order < 0:
@@ -190,7 +193,7 @@ func statusEvents(before, next Status) []Event {
 		events = append(events, Event{Type: EventAlarm, What: what, Objects: []string{p.Object}, Message: p.Message})
 	}
 	// An alarm whose words change, as its numbers do, is the same alarm.
-	merge(firstByObject(before.Alarms), firstByObject(next.Alarms), func(a, b registry.Problem) int {
+	merge(firstByObject(before.Alarms), firstByObject(next.Alarms), func(a, b *registry.Problem) int {
 		return cmp.Compare(a.Object, b.Object)
 	}, func(was, is *registry.Problem) {
 		switch {
@@ -200,7 +203,7 @@ func statusEvents(before, next Status) []Event {
 			alarm("cleared", *was)
 		}
 	})
-	merge(sortedExceptions(before), sortedExceptions(next), compareExceptions, func(was, is *NodeStatus) {
+	merge(sortedExceptions(before), sortedExceptions(next), func(a, b *NodeStatus) int { return compareExceptions(*a, *b) }, func(was, is *NodeStatus) {
 		switch {
 		case is == nil:
 			events = append(events, nodeEvent(*was, NodeUp))

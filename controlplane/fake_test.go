@@ -110,6 +110,7 @@ type fakeApplier struct {
 	err     error                   // refuses everything while it is set
 	judge   func(conf string) error // refuses by what is written, when it is set
 	live    string
+	conf    string // that is live: the fake renderer writes everything into the first file
 	applied []attempt
 }
 
@@ -140,7 +141,7 @@ func (a *fakeApplier) Apply(ctx context.Context, b templates.Bundle) (Applied, e
 	if a.live == b.Revision {
 		return Applied{Revision: b.Revision, How: Nothing}, nil
 	}
-	a.live = b.Revision
+	a.live, a.conf = b.Revision, string(b.Files[0].Data)
 	return Applied{Revision: b.Revision, How: Reload, Took: a.took}, nil
 }
 
@@ -165,6 +166,8 @@ func (a *fakeApplier) Live(context.Context) Live { return Live{Running: true} }
 // fakeRenderer writes the Config as JSON: equal ones have equal revisions.
 type fakeRenderer struct {
 	mu    sync.Mutex
+	took  time.Duration
+	made  int // how often it rendered
 	print string
 	err   error
 	judge func(templates.Config) error // refuses by what is to be rendered, when it is set
@@ -173,6 +176,8 @@ type fakeRenderer struct {
 func (r *fakeRenderer) Render(cfg templates.Config) (templates.Bundle, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	r.made++
+	time.Sleep(r.took)
 	if r.err != nil {
 		return templates.Bundle{}, r.err
 	}

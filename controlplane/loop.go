@@ -27,12 +27,15 @@ type loop struct {
 	since  time.Time    // of the first change that is gathered
 	ready  time.Time    // when gathering ends
 	recent [3]time.Time // the last changes, to tell a calm from a storm; oldest first
+	rest   time.Time    // until when the next proposal of a storm is not made: they would take all of a core
 
 	wanted *proposal // nil when there is none, or it could not be rendered
 	live   *proposal // proven live
 	force  bool      // have the Applier look at nginx even if wanted is live
 
 	refused   map[Version]*refusal
+	older     older
+	missing   []Version // of the newest compile's objects, those that were left out
 	failure   *Failure
 	failed    string // the revision that was refused; empty when it could not be rendered
 	wait      *Wait
@@ -70,6 +73,7 @@ func newLoop(c *Controller) *loop {
 		results:    make(chan result),
 		slotted:    make(chan error),
 		put:        make(chan error),
+		older:      older{found: make(chan history)},
 		watchman:   c.newWatchman(),
 		timer:      time.NewTimer(time.Hour),
 		print:      c.Renderer.Fingerprint(),
@@ -91,6 +95,9 @@ func (l *loop) drain() {
 		if err := <-l.slotted; err != nil {
 			l.Log.Debug("slots were not stored; the next start does it", "error", err)
 		}
+	}
+	if l.older.looking {
+		<-l.older.found
 	}
 	if l.putting {
 		if err := <-l.put; err != nil {
@@ -129,11 +136,11 @@ func (l *loop) change() {
 	now := time.Now()
 	switch {
 	case l.dirty:
-		l.ready = earlier(now.Add(quietMin), l.since.Add(quietMax))
+		l.ready = earlier(later(now.Add(quietMin), l.rest), l.since.Add(quietMax))
 	case now.Sub(l.recent[0]) > calm:
 		l.since, l.ready = now, now
 	default:
-		l.since, l.ready = now, now.Add(quietMin)
+		l.since, l.ready = now, earlier(later(now.Add(quietMin), l.rest), now.Add(quietMax))
 	}
 	l.dirty = true
 	copy(l.recent[:], l.recent[1:])
@@ -142,6 +149,13 @@ func (l *loop) change() {
 
 func earlier(a, b time.Time) time.Time {
 	if a.Before(b) {
+		return a
+	}
+	return b
+}
+
+func later(a, b time.Time) time.Time {
+	if a.After(b) {
 		return a
 	}
 	return b
@@ -174,6 +188,7 @@ func (l *loop) step(ctx context.Context) {
 	l.alarm = time.Time{}
 	if l.have {
 		l.restore(ctx)
+		l.lookUp(ctx)
 	}
 	if l.applying || !l.have || !l.met {
 		return
@@ -267,11 +282,15 @@ func (l *loop) nextTry() time.Time {
 
 // propose compiles and renders what is wanted.
 func (l *loop) propose() {
+	defer func(began time.Time) { l.rest = time.Now().Add(restFactor * time.Since(began)) }(time.Now())
 	l.readFiles()
 	facts := l.Facts()
 	facts.Group, facts.Files, facts.Refused = l.Group, l.files, l.refusals()
 	facts.Rulings = l.judge(time.Now())
-	compiled := Compile(l.snapshot, l.good, facts)
+	good := l.good
+	good.Older = l.older.versions
+	compiled := Compile(l.snapshot, good, facts)
+	l.missing = compiled.LeftOut
 	l.aim(compiled, facts.Rulings)
 	bundle, err := l.Renderer.Render(compiled.Config)
 	if err != nil {

@@ -164,3 +164,59 @@ func TestQuarantineOfWhatCannotBeRendered(t *testing.T) {
 		}
 	})
 }
+
+// entry is the history's entry of a change of one site; no text deletes it.
+func entry(t *testing.T, seq registry.Seq, name, site string) registry.Object {
+	t.Helper()
+	changed := registry.ObjectChanged{Kind: registry.KindSite, Name: name}
+	if site != "" {
+		changed.After = []byte(site)
+	}
+	value, err := registry.MarshalJSON(registry.Change{Seq: seq, Changes: []registry.ObjectChanged{changed}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return registry.Object{Kind: registry.KindHistory, Name: registry.HistoryName(seq), Seq: seq, Value: value}
+}
+
+// A gateway that is new serves what nginx refuses as it last was good elsewhere: the newest version that nginx takes.
+func TestQuarantineOnANewGateway(t *testing.T) {
+	t.Parallel()
+	tests := map[string]struct {
+		entries []registry.Object
+		want    string
+	}{
+		"the one before":        {[]registry.Object{entry(t, 1, "two", siteWithHost("good-old.example")), entry(t, 2, "two", siteWithHost("good-two.example"))}, "good-two.example"},
+		"the one before that":   {[]registry.Object{entry(t, 1, "two", siteWithHost("good-two.example")), entry(t, 2, "two", siteWithHost("bad-two-too.example"))}, "good-two.example"},
+		"not beyond a deletion": {[]registry.Object{entry(t, 1, "two", siteWithHost("good-two.example")), entry(t, 2, "two", "")}, ""},
+		"none":                  {nil, ""},
+	}
+	for name, tt := range tests {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			synctest.Test(t, func(t *testing.T) {
+				r := newRig(t, "", func(r *rig) {
+					r.registry.lists = map[registry.Kind][]registry.Object{registry.KindHistory: tt.entries}
+				})
+				defer r.stop()
+				r.applier.judge = refuseHosts // nothing runs yet that could read it
+				w := newWorld().nodes(2)
+				w.snapshot.Seq = 2
+				r.send(w.put(registry.KindSite, "two", siteWithHost("bad-two.example")).snapshot)
+				time.Sleep(2 * time.Minute)
+				synctest.Wait()
+				s := r.phase(InStep)
+				var live string
+				r.applier.set(func(a *fakeApplier) { live = a.conf })
+				if strings.Contains(live, "good-two.example") != (tt.want != "") || strings.Contains(live, "bad-") {
+					t.Errorf("live is %s", live)
+				}
+				if tt.want == "" {
+					wantProblem(t, s.Problems, "site/two", "it is left out")
+				} else {
+					wantProblem(t, s.Problems, "site/two", "until then it stays as it was at seq")
+				}
+			})
+		})
+	}
+}

@@ -39,6 +39,7 @@ type watchman struct {
 	told       []peer    // the findings of the other gateways
 	met        bool      // they were read once, or did not come in time
 	again      time.Time // when the guard wants to judge, whatever happens; zero never
+	aimed      int       // room for the next targets
 	saved      memory    // what the disk holds, or what is on its way there
 	puttingOut error     // why what the registry lost could not be put back
 	putting    bool
@@ -249,8 +250,8 @@ func (l *loop) aim(p Compiled, rulings map[string]Ruling) {
 	if l.Checker == nil {
 		return
 	}
-	var targets []health.Target
-	for _, u := range p.Upstreams { // sorted by name, as their nodes are by id
+	targets := make([]health.Target, 0, l.aimed) // most changes leave nearly all of them
+	for _, u := range p.Upstreams {              // sorted by name, as their nodes are by id
 		check := l.specs[u.Name].Check
 		for _, n := range rulings[u.Name].Nodes {
 			t := health.Target{Upstream: u.Name, Node: n, Check: *check, Urgent: rulings[u.Name].Kept[n.ID]}
@@ -263,6 +264,7 @@ func (l *loop) aim(p Compiled, rulings map[string]Ruling) {
 			targets = append(targets, t)
 		}
 	}
+	l.aimed = len(targets) + len(targets)/16
 	l.Checker.Set(targets)
 }
 
@@ -315,7 +317,8 @@ func (l *loop) restore(ctx context.Context) {
 	}
 	slices.SortFunc(objects, func(a, b registry.Object) int { return compareRefs(a.Ref(), b.Ref()) })
 	l.putting = true
-	go func() { l.put <- l.putBack(ctx, objects, l.slots) }()
+	slots := l.slots
+	go func() { l.put <- l.putBack(ctx, objects, slots) }()
 }
 
 // restored notes how putting back ended. When it worked, the watch brings what was put back.

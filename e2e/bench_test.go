@@ -3,7 +3,6 @@
 package e2e
 
 import (
-	"context"
 	"crypto/tls"
 	"fmt"
 	"net"
@@ -62,7 +61,7 @@ func TestBench(t *testing.T) {
 		name  string
 		bench func(*testing.T, *report)
 	}{
-		{"propagation", benchPropagation}, {"compile", benchCompile}, {"throughput", benchThroughput},
+		{"propagation", benchPropagation}, {"beside", benchBeside}, {"churn", benchChurn}, {"compile", benchCompile}, {"throughput", benchThroughput},
 		{"websockets", benchWebSockets}, {"idle", benchIdle},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.bench(t, r) })
@@ -171,8 +170,6 @@ func benchPropagation(t *testing.T, r *report) {
 		r.add("registration to first answer, "+method, ms(median(ours)), ratio(median(ours), base)+" of by hand", "1.3")
 		g.Stop()
 	}
-	theirs := consulTemplate(t, first, second)
-	r.add("the same, consul-template on Consul", ms(theirs), ratio(theirs, base)+" of by hand", "")
 }
 
 // firstAnswerFromAny is firstAnswer with clients from many addresses, since ip_hash sends each to one node.
@@ -187,66 +184,6 @@ func firstAnswerFromAny(tb testing.TB, addr, node string) time.Duration {
 	}
 	tb.Fatalf("%s did not answer within 20 s", node)
 	return 0
-}
-
-func consulTemplate(t *testing.T, first, second int) time.Duration {
-	t.Helper()
-	dir := tempDir(t)
-	agent := "127.0.0.1:" + strconv.Itoa(testport.Free(t))
-	config := fmt.Sprintf(`{"ports": {"http": %s, "dns": -1, "grpc": -1, "grpc_tls": -1, "serf_lan": %d, "serf_wan": -1, "server": %d}}`,
-		strings.TrimPrefix(agent, "127.0.0.1:"), testport.Free(t), testport.Free(t))
-	write := func(name, text string) string {
-		path := filepath.Join(dir, name)
-		if err := os.WriteFile(path, []byte(text), 0o600); err != nil {
-			t.Fatal(err)
-		}
-		return path
-	}
-	startProcess(t, "consul", nil, tool("consul"), "agent", "-dev", "-bind", "127.0.0.1", "-log-level", "warn", "-config-file", write("consul.json", config))
-	register := func(method, path, body string) error {
-		req, err := http.NewRequestWithContext(t.Context(), method, "http://"+agent+path, strings.NewReader(body))
-		if err != nil {
-			return err
-		}
-		resp, err := http.DefaultClient.Do(req)
-		if err != nil {
-			return err
-		}
-		defer resp.Body.Close()
-		if resp.StatusCode != http.StatusOK {
-			return fmt.Errorf("%s: %s", path, resp.Status)
-		}
-		return nil
-	}
-	put := func(id string, port int) error {
-		return register(http.MethodPut, "/v1/agent/service/register", fmt.Sprintf(`{"Name": "io", "ID": %q, "Address": "127.0.0.1", "Port": %d}`, id, port))
-	}
-	eventually(t, 20*time.Second, "consul takes a service", func(context.Context) error { return put("first", first) })
-
-	bare := startBareNginx(t, proxyTo("127.0.0.1:"+strconv.Itoa(first)))
-	conf, err := os.ReadFile(bare.Conf)
-	if err != nil {
-		t.Fatal(err)
-	}
-	template := strings.Replace(string(conf), fmt.Sprintf("server 127.0.0.1:%d;", first),
-		`{{range service "io"}}server {{.Address}}:{{.Port}}; {{end}}`, 1)
-	reload := fmt.Sprintf("/usr/sbin/nginx -t -q -p %s -e stderr -c %s && kill -HUP %d", filepath.Dir(bare.Conf), bare.Conf, bare.PID())
-	p := startProcess(t, "consul-template", nil, tool("consul-template"), "-consul-addr", agent,
-		"-template", write("nginx.ctmpl", template)+":"+bare.Conf+":"+reload)
-	t.Cleanup(func() { p.Signal(os.Interrupt) })
-	var took []time.Duration
-	for range rounds {
-		pause(t, 2500*time.Millisecond)
-		if err := put("second", second); err != nil {
-			t.Fatal(err)
-		}
-		took = append(took, firstAnswer(t, bare.Addr(), "second"))
-		pause(t, 1500*time.Millisecond)
-		if err := register(http.MethodPut, "/v1/agent/service/deregister/second", ""); err != nil {
-			t.Fatal(err)
-		}
-	}
-	return median(took)
 }
 
 // benchCompile measures Compile and Render of 10,000 nodes in 100 upstreams.

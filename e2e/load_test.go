@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bufio"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -136,6 +137,7 @@ var errReset = errors.New("reused connection reset")
 // requests by itself.
 type client struct {
 	addr   string
+	path   string // default /whoami
 	dialer *net.Dialer
 	opts   LoadOptions
 	conn   net.Conn // nil: the next request opens one
@@ -199,8 +201,8 @@ func (c *client) text() string {
 	if c.opts.KeepAlive {
 		connection = "keep-alive"
 	}
-	return fmt.Sprintf("%s /whoami HTTP/1.1\r\nHost: %s\r\nConnection: %s\r\nContent-Length: %d\r\n\r\n%s",
-		method, c.addr, connection, len(body), body)
+	return fmt.Sprintf("%s %s HTTP/1.1\r\nHost: %s\r\nConnection: %s\r\nContent-Length: %d\r\n\r\n%s",
+		method, cmp.Or(c.path, "/whoami"), c.addr, connection, len(body), body)
 }
 
 func (c *client) close() {

@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"os/signal"
 	"path/filepath"
+	"runtime/debug"
 	"syscall"
 	"time"
 
@@ -115,8 +116,15 @@ func hostname() string {
 	return name
 }
 
+// gcPercent has the collector run more often than Go's 100: what a gateway keeps lives long, and what a change makes is
+// garbage at once. It costs little time, and a large fleet a third less memory.
+const gcPercent = 50
+
 // run wires the parts and waits until ctx ends or one of them fails.
 func (f *runFlags) run(ctx context.Context) (err error) {
+	if os.Getenv("GOGC") == "" {
+		debug.SetGCPercent(gcPercent)
+	}
 	log, err := f.log.logger(os.Stderr)
 	if err != nil {
 		return err

@@ -14,6 +14,7 @@ import (
 	"github.com/hashicorp/consul/api"
 
 	"sluice/registry"
+	"sluice/registry/keyspace"
 )
 
 // Watch implements registry.Watcher. One blocking query carries all of sluice's own keys, and one more each service that
@@ -48,6 +49,7 @@ type watcher struct {
 	r        *Registry
 	uses     func(registry.Object) []string
 	state    *state
+	pace     keyspace.Pace
 	listed   bool // our own keys
 	sent     bool // a first Snapshot
 	ours     chan []*api.KVPair
@@ -82,12 +84,20 @@ func (w *watcher) run(ctx context.Context, out chan<- registry.Snapshot) {
 	for {
 		var send chan<- registry.Snapshot
 		var next registry.Snapshot
+		var due <-chan time.Time
 		if w.state.Dirty && w.complete() {
-			send, next = out, w.state.Snapshot()
+			if wait := w.pace.Wait(time.Now()); wait > 0 {
+				due = time.After(wait)
+			} else {
+				send, next = out, w.state.Snapshot()
+			}
 		}
 		select {
 		case send <- next:
 			w.state.Dirty, w.sent = false, true
+			w.pace.Sent(time.Now())
+			continue
+		case <-due:
 			continue
 		case pairs := <-w.ours:
 			w.listed = true

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"sync"
+	"time"
 
 	"sluice/registry"
 	"sluice/registry/keyspace"
@@ -44,6 +45,7 @@ type watcher struct {
 	r      *Registry
 	uses   func(registry.Object) []string
 	state  *keyspace.State
+	pace   keyspace.Pace
 	news   chan batch
 	alarms chan []registry.Problem
 	feeds  map[string]*feed // by target; the main feed is ""
@@ -54,12 +56,20 @@ func (w *watcher) run(ctx context.Context, out chan<- registry.Snapshot) {
 	for {
 		var send chan<- registry.Snapshot
 		var next registry.Snapshot
+		var due <-chan time.Time
 		if w.state.Dirty && w.complete() {
-			send, next = out, w.state.Snapshot()
+			if wait := w.pace.Wait(time.Now()); wait > 0 {
+				due = time.After(wait)
+			} else {
+				send, next = out, w.state.Snapshot()
+			}
 		}
 		select {
 		case send <- next:
 			w.state.Dirty = false
+			w.pace.Sent(time.Now())
+			continue
+		case <-due:
 			continue
 		case b := <-w.news:
 			w.take(b)

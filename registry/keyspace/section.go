@@ -23,6 +23,9 @@ func (s *Section[T]) change(key string, item *T) {
 	s.pending[key] = item
 }
 
+// Pending reports whether the next Flush has something to do.
+func (s *Section[T]) Pending() bool { return len(s.pending) > 0 }
+
 // Flush carries out what is pending and reports whether there was anything.
 func (s *Section[T]) Flush() bool {
 	if len(s.pending) == 0 {

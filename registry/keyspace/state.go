@@ -35,10 +35,11 @@ func NewState(k Keys) *State {
 	return &State{keys: k, problems: make(map[string]registry.Problem), Dirty: true}
 }
 
-// Flush brings the sections up to date and reports whether objects changed.
+// Flush brings all but the nodes up to date and reports whether objects changed. The nodes are thousands: they are brought
+// up to date once for each Snapshot, not for each change.
 func (s *State) Flush() (objects bool) {
 	objects = s.Objects.Flush()
-	changed := []bool{objects, s.Nodes.Flush(), s.Tombstones.Flush(), s.Slots.Flush()}
+	changed := []bool{objects, s.Nodes.Pending(), s.Tombstones.Flush(), s.Slots.Flush()}
 	for _, c := range changed {
 		s.Dirty = s.Dirty || c
 	}
@@ -47,6 +48,7 @@ func (s *State) Flush() (objects bool) {
 
 // Snapshot returns what is known as of the last Flush.
 func (s *State) Snapshot() registry.Snapshot {
+	s.Nodes.Flush()
 	if s.sorted == nil && len(s.problems) > 0 {
 		s.sorted = registry.SortProblems(slices.Collect(maps.Values(s.problems)))
 	}
