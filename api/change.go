@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"slices"
 
+	"sluice/controlplane"
 	"sluice/controlplane/spec"
 	"sluice/registry"
 )
@@ -38,8 +39,9 @@ type change struct {
 type outcome struct {
 	seq     registry.Seq
 	dryRun  bool
-	results []result         // in the order of the edits
-	waited  []GatewayOutcome // nil when nobody waited
+	trial   *controlplane.Trial // of a dry run, where it could be tried
+	results []result            // in the order of the edits
+	waited  []GatewayOutcome    // nil when nobody waited
 }
 
 type result struct {
@@ -86,8 +88,12 @@ func (s *Server) tryChange(ctx context.Context, c change) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
+	var trial *controlplane.Trial
 	tx := registry.Tx{Ops: p.ops, Author: author(ctx), Reason: c.reason, Check: func(ctx context.Context, after registry.View) error {
 		if err := s.check(ctx, p, after); err != nil {
+			return err
+		}
+		if trial, err = s.try(ctx, p); err != nil {
 			return err
 		}
 		if c.dryRun {
@@ -97,7 +103,9 @@ func (s *Server) tryChange(ctx context.Context, c change) (outcome, error) {
 	}}
 	done, err := s.registry.Commit(ctx, tx)
 	if errors.Is(err, errDryRun) {
-		return p.outcome(p.seq, p.wouldChange), nil
+		out := p.outcome(p.seq, p.wouldChange)
+		out.trial = trial
+		return out, nil
 	}
 	if conflict, ok := errors.AsType[*registry.ConflictError](err); ok && !p.demanded[conflict.Ref] {
 		return outcome{}, errAgain

@@ -58,6 +58,7 @@ var goTypes = map[string]reflect.Type{
 	"controlplane.How":               reflect.TypeFor[controlplane.How](),
 	"controlplane.Wait":              reflect.TypeFor[controlplane.Wait](),
 	"controlplane.Event":             reflect.TypeFor[controlplane.Event](),
+	"controlplane.FileDiff":          reflect.TypeFor[controlplane.FileDiff](),
 	"controlplane.EventType":         reflect.TypeFor[controlplane.EventType](),
 	"controlplane.CertificateStatus": reflect.TypeFor[controlplane.CertificateStatus](),
 	"spec.Token":                     reflect.TypeFor[spec.Token](),

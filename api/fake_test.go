@@ -2,6 +2,7 @@ package api_test
 
 import (
 	"context"
+	"errors"
 	"sync/atomic"
 	"time"
 
@@ -11,6 +12,7 @@ import (
 
 // fakeLocal is the gateway of the instance under test.
 type fakeLocal struct {
+	try      func(changes map[registry.Ref]*registry.Object) (controlplane.Trial, error)
 	snapshot atomic.Pointer[registry.Snapshot]
 	events   *controlplane.Events
 	status   atomic.Pointer[controlplane.Status]
@@ -30,6 +32,13 @@ func newLocal(name string) *fakeLocal {
 
 func (l *fakeLocal) Status(context.Context) controlplane.Status { return *l.status.Load() }
 func (l *fakeLocal) Retry()                                     { l.retries.Add(1) }
+
+func (l *fakeLocal) Try(_ context.Context, changes map[registry.Ref]*registry.Object) (controlplane.Trial, error) {
+	if l.try == nil {
+		return controlplane.Trial{}, errors.New("nothing can be tried")
+	}
+	return l.try(changes)
+}
 
 func (l *fakeLocal) Events() *controlplane.Events { return l.events }
 

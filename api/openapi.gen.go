@@ -137,6 +137,11 @@ type ChangeResult struct {
 	// Live With wait, whether all gateways have proven it live.
 	Live *bool `json:"live,omitempty"`
 
+	// Preview With dryRun, what the change would do at this instance's gateway, where it could be tried.
+	//
+	// Example: {"files":[{"diff":"--- http/site-chat.conf\n+++ http/site-chat.conf\n","path":"http/site-chat.conf"}],"how":"reload"}
+	Preview *Preview `json:"preview,omitempty"`
+
 	// Seq The number of a change of the desired state.
 	//
 	// Example: 17
@@ -200,6 +205,9 @@ type Failure = controlplane.Failure
 
 // FieldError defines model for FieldError.
 type FieldError = spec.FieldError
+
+// FileDiff What becomes of one rendered file.
+type FileDiff = controlplane.FileDiff
 
 // Findings What a gateway tells the others of its group. Absent when it checks no nodes.
 //
@@ -489,6 +497,19 @@ type Passive = spec.Passive
 //
 // Example: in_step
 type Phase = controlplane.Phase
+
+// Preview With dryRun, what the change would do at this instance's gateway, where it could be tried.
+//
+// Example: {"files":[{"diff":"--- http/site-chat.conf\n+++ http/site-chat.conf\n","path":"http/site-chat.conf"}],"how":"reload"}
+type Preview struct {
+	// Files What would differ in the rendered files; private keys are left out.
+	Files []FileDiff `json:"files"`
+
+	// How How it became live. nothing: it was live already. reload: a new generation of workers. start: nginx was not running.
+	//
+	// Example: reload
+	How How `json:"how"`
+}
 
 // Problem What went wrong (RFC 9457).
 type Problem struct {

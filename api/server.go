@@ -33,6 +33,8 @@ type Local interface {
 	// Snapshot returns the newest Snapshot; ok is false before there is one.
 	Snapshot() (s registry.Snapshot, ok bool)
 	Events() *controlplane.Events
+	// Try tells what changes of objects would do here; nil deletes. An error says that it could not be tried.
+	Try(ctx context.Context, changes map[registry.Ref]*registry.Object) (controlplane.Trial, error)
 	Applies() controlplane.Applies
 }
 

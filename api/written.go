@@ -4,6 +4,8 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
+
+	"sluice/controlplane"
 )
 
 // written is the answer of every operation that writes: the generated types are one for each operation and status, and
@@ -29,6 +31,9 @@ func (out outcome) answer() written {
 	a := written{status: http.StatusOK, body: ChangeResult{Seq: out.seq, DryRun: out.dryRun, Changes: make([]Change, 0, len(out.results))}}
 	for _, r := range out.results {
 		a.body.Changes = append(a.body.Changes, Change{Kind: string(r.Kind), Name: r.Name, Action: r.action, Seq: r.seq, Differences: r.differences})
+	}
+	if t := out.trial; t != nil {
+		a.body.Preview = &Preview{How: t.How, Files: append([]controlplane.FileDiff{}, t.Files...)}
 	}
 	if out.waited != nil {
 		a.body.Gateways = out.waited

@@ -14,6 +14,8 @@ type Applier interface {
 	// Apply returns when the bundle is proven live, or the last good one is live again. It does nothing, and says so,
 	// when the bundle is live already. One call at a time.
 	Apply(ctx context.Context, b templates.Bundle) (Applied, error)
+	// Try tests a bundle as Apply would, and changes nothing.
+	Try(ctx context.Context, b templates.Bundle) error
 	// Due returns the earliest time at which the next reload should start, and why it has to wait. leaves says that a node
 	// must leave the rotation, which is more urgent than a new one. A time that is past means now.
 	Due(leaves bool) (at time.Time, why string)

@@ -71,6 +71,7 @@ type Controller struct {
 	events  *Events
 	counter applyCounter
 	latest  atomic.Pointer[registry.Snapshot] // nil before there is one
+	ground  atomic.Pointer[ground]            // of trials; nil before there is one
 	loaded  *LastGood                         // from disk; nil when there was none
 
 	memories chan memory // capacity 1: the newest that is to be saved

@@ -112,6 +112,7 @@ type fakeApplier struct {
 	live    string
 	conf    string // that is live: the fake renderer writes everything into the first file
 	applied []attempt
+	tried   int
 }
 
 type attempt struct {
@@ -143,6 +144,16 @@ func (a *fakeApplier) Apply(ctx context.Context, b templates.Bundle) (Applied, e
 	}
 	a.live, a.conf = b.Revision, string(b.Files[0].Data)
 	return Applied{Revision: b.Revision, How: Reload, Took: a.took}, nil
+}
+
+func (a *fakeApplier) Try(_ context.Context, b templates.Bundle) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.tried++
+	if a.judge != nil {
+		return a.judge(string(b.Files[0].Data))
+	}
+	return a.err
 }
 
 func (a *fakeApplier) Due(leaves bool) (time.Time, string) {
@@ -192,7 +203,7 @@ func (r *fakeRenderer) Render(cfg templates.Config) (templates.Bundle, error) {
 	}{cfg, r.print})
 	sum := sha256.Sum256(data)
 	return templates.Bundle{
-		Files:    []templates.File{{Path: "nginx.conf", Data: data}},
+		Files:    []templates.File{{Path: "nginx.conf", Data: data, Mode: 0o644}},
 		Revision: hex.EncodeToString(sum[:]),
 	}, err
 }

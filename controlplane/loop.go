@@ -301,6 +301,7 @@ func (l *loop) propose() {
 		return
 	}
 	l.wanted = &proposal{Compiled: compiled, bundle: bundle, snapshot: l.snapshot, stale: l.stale}
+	l.ground.Store(&ground{snapshot: l.snapshot, good: good, facts: facts, compiled: compiled, bundle: bundle, stale: l.stale})
 }
 
 // apply starts to make the wanted configuration live.

@@ -29,7 +29,7 @@ type refusal struct {
 // new since the last proof: then another configuration would not help, as with a template that is broken.
 func (l *loop) quarantine(used Good, wanted templates.Config, err error) bool {
 	found := false
-	for _, ref := range l.culprits(wanted, err) {
+	for _, ref := range culprits(wanted, err) {
 		o, ok := used.Objects[ref]
 		if good, was := l.good.Objects[ref]; !ok || was && good.Seq == o.Seq {
 			continue
@@ -57,7 +57,7 @@ var bindFailure = regexp.MustCompile(`bind\(\) to (\S+:[0-9]+) failed`)
 
 // culprits returns the objects that err is about: those that it names, and the sites that brought a listener which nginx
 // can't have.
-func (l *loop) culprits(wanted templates.Config, err error) []registry.Ref {
+func culprits(wanted templates.Config, err error) []registry.Ref {
 	var refs []registry.Ref
 	for _, name := range templates.Culprits(err) {
 		if kind, object, ok := strings.Cut(name, "/"); ok {

@@ -185,6 +185,23 @@ func startConsulCluster(tb testing.TB) *Cluster {
 		if err == nil && len(servers) != members {
 			err = fmt.Errorf("%d servers pass", len(servers))
 		}
+		if err != nil {
+			return err
+		}
+		// One that was dead for long was taken out of the quorum, and is in it again only when it has been stable for a while.
+		var raft struct{ Servers []struct{ Voter bool } }
+		if text, err = request(ctx, http.MethodGet, "http://"+m.Address+"/v1/operator/raft/configuration", ""); err == nil {
+			err = json.Unmarshal(text, &raft)
+		}
+		voters := 0
+		for _, s := range raft.Servers {
+			if s.Voter {
+				voters++
+			}
+		}
+		if err == nil && voters != members {
+			err = fmt.Errorf("%d servers vote", voters)
+		}
 		return err
 	}
 	c.leader = func(ctx context.Context, m *Member) (string, error) {

@@ -19,6 +19,8 @@ func (a applier) Apply(ctx context.Context, b templates.Bundle) (controlplane.Ap
 	return controlplane.Applied{Revision: applied.Revision, How: controlplane.How(applied.How), Took: applied.Took}, err
 }
 
+func (a applier) Try(ctx context.Context, b templates.Bundle) error { return a.driver.Try(ctx, b) }
+
 func (a applier) Due(leaves bool) (time.Time, string) { return a.driver.Due(leaves) }
 
 func (a applier) Live(ctx context.Context) controlplane.Live {

@@ -111,11 +111,13 @@ SEQ are undone: the state is as it was then.`,
 
 func newDiffCommand() *cobra.Command {
 	var f applyFlags
+	var files bool
 	cmd := &cobra.Command{
 		Use:   "diff -f FILE",
 		Short: "Show what apply would change",
-		Long:  "Show what apply would change, field by field. Exits with code 1 when there is a difference, as diff does, and with 0 when there is none.",
+		Long:  "Show what apply would change, field by field, and with --files what nginx would read. Exits with code 1 when there is a difference, as diff does, and with 0 when there is none.",
 		Example: `  sluice diff -f chat.yaml
+  sluice diff -f chat.yaml --files
   sluice diff -f chat.yaml --owner team-chat --prune`,
 		Args: cobra.NoArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
@@ -135,6 +137,12 @@ func newDiffCommand() *cobra.Command {
 					fmt.Fprint(cmd.OutOrStdout(), changeText(c))
 				}
 			}
+			if p := result.Preview; p != nil && files {
+				fmt.Fprintf(cmd.OutOrStdout(), "\non this gateway: %s\n", hows[p.How])
+				for _, file := range p.Files {
+					fmt.Fprint(cmd.OutOrStdout(), plain(file.Diff))
+				}
+			}
 			if changed {
 				return &exitError{code: exitFailed}
 			}
@@ -142,6 +150,7 @@ func newDiffCommand() *cobra.Command {
 		},
 	}
 	f.register(cmd.Flags())
+	cmd.Flags().BoolVar(&files, "files", false, "show also what would differ in the files that nginx reads")
 	return cmd
 }
 

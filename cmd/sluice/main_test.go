@@ -82,6 +82,10 @@ func (in *testInstance) Status(context.Context) controlplane.Status {
 
 func (in *testInstance) Retry() {}
 
+func (in *testInstance) Try(context.Context, map[registry.Ref]*registry.Object) (controlplane.Trial, error) {
+	return controlplane.Trial{How: controlplane.Reload, Files: []controlplane.FileDiff{{Path: "http/site-x.conf", Diff: "-old\n+new\n"}}}, nil
+}
+
 func (in *testInstance) Events() *controlplane.Events { return in.events }
 
 func (in *testInstance) Applies() controlplane.Applies { return controlplane.Applies{} }

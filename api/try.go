@@ -1,0 +1,60 @@
+package api
+
+import (
+	"context"
+	"net/http"
+	"strings"
+	"time"
+
+	"sluice/controlplane"
+	"sluice/controlplane/spec"
+	"sluice/registry"
+)
+
+// tryLimit is how long a trial may take: a reload that is under way is waited for.
+const tryLimit = 5 * time.Second
+
+// try has the instance's own gateway compile, render and test the state with the change. What it refuses is an error; that
+// nothing can be tried is none, and a nil Trial.
+func (s *Server) try(ctx context.Context, p plan) (*controlplane.Trial, error) {
+	changes := map[registry.Ref]*registry.Object{}
+	for i, op := range p.ops {
+		if op.Kind == registry.KindApproval {
+			continue
+		}
+		if i < len(p.edits) && !p.wouldChange(i) {
+			continue
+		}
+		changes[op.Ref] = nil
+		if op.Value != nil {
+			changes[op.Ref] = &registry.Object{Kind: op.Kind, Name: op.Name, Value: op.Value}
+		}
+	}
+	if len(changes) == 0 {
+		return &controlplane.Trial{How: controlplane.Nothing}, nil
+	}
+	limited, cancel := context.WithTimeout(ctx, tryLimit)
+	defer cancel()
+	trial, err := s.local.Try(limited, changes)
+	if err != nil {
+		s.log.Debug("a change was not tried before its commit", "error", err)
+		return nil, nil
+	}
+	if len(trial.Refused) == 0 {
+		return &trial, nil
+	}
+	var fields []spec.FieldError
+	for _, refused := range trial.Refused {
+		kind, name, _ := strings.Cut(refused.Object, "/")
+		at, message := "", refused.String()
+		for _, e := range p.edits {
+			if string(e.Kind) == kind && e.Name == name {
+				at, message = e.at+refused.Field, refused.Message
+			}
+		}
+		fields = append(fields, spec.FieldError{Field: at, Message: message})
+	}
+	problem := newProblem(http.StatusUnprocessableEntity, "this instance's gateway would refuse it; nothing was changed")
+	problem.Errors = fields
+	return nil, problem
+}
