@@ -262,11 +262,12 @@ func consulOutages() []outage {
 	var snapshot []byte
 	consul := func(o *outages, method, body string) []byte {
 		o.t.Helper()
-		leader, _ := o.cluster.Leader()
-		text, err := request(o.t.Context(), method, "http://"+leader.Address+"/v1/snapshot", body)
-		if err != nil {
-			o.t.Fatal(err)
-		}
+		var text []byte
+		eventually(o.t, time.Minute, method+" of a snapshot", func(ctx context.Context) (err error) { // not while members change
+			leader, _ := o.cluster.Leader()
+			text, err = request(ctx, method, "http://"+leader.Address+"/v1/snapshot", body)
+			return err
+		})
 		return text
 	}
 	return []outage{
