@@ -2,12 +2,14 @@ package controlplane
 
 import (
 	"errors"
+	"io/fs"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
 	"sluice/registry"
+	"sluice/templates"
 )
 
 func TestTry(t *testing.T) {
@@ -56,4 +58,18 @@ func TestTry(t *testing.T) {
 			t.Errorf("trials made %d applies", n-before)
 		}
 	})
+}
+
+// A private key is in no difference; the certificate beside it is.
+func TestDiffFilesLeavesKeysOut(t *testing.T) {
+	t.Parallel()
+	file := func(path, text string, mode fs.FileMode) templates.File {
+		return templates.File{Path: path, Data: []byte(text), Mode: mode}
+	}
+	before := templates.Bundle{Files: []templates.File{file("certs/a.key", "OLD", 0o600), file("certs/a.pem", "old", 0o644), file("certs/b.key", "GONE", 0o600), file("same", "x", 0o644)}}
+	after := templates.Bundle{Files: []templates.File{file("certs/a.key", "NEW", 0o600), file("certs/a.pem", "new", 0o644), file("certs/c.key", "CAME", 0o600), file("same", "x", 0o644)}}
+	got := diffFiles(before, after)
+	if len(got) != 1 || got[0].Path != "certs/a.pem" || !strings.Contains(got[0].Diff, "-old") || !strings.Contains(got[0].Diff, "+new") {
+		t.Errorf("%+v", got)
+	}
 }

@@ -243,6 +243,9 @@ func written(stdout, stderr io.Writer, result *api.ChangeResult, dryRun bool, wa
 		}
 	}
 	if dryRun {
+		if p := result.Preview; p != nil {
+			fmt.Fprintf(stderr, "on this gateway: %s, %s would differ; sluice diff --files shows them\n", hows[p.How], count(len(p.Files), "file"))
+		}
 		fmt.Fprintln(stderr, "dry run: nothing was changed")
 		return nil
 	}
