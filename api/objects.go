@@ -113,6 +113,9 @@ func (s *Server) write(ctx context.Context, e edit, w writing) (written, error) 
 
 // remove deletes one object.
 func (s *Server) remove(ctx context.Context, ref registry.Ref, d deleting) (written, error) {
+	if !registry.ValidObjectName(ref.Name) { // the registry would refuse the change instead of missing the object
+		return written{}, problemf(http.StatusNotFound, "%s does not exist", ref)
+	}
 	when, err := parsePrecondition(d.IfMatch, "")
 	if err != nil {
 		return written{}, err

@@ -232,3 +232,19 @@ func TestConcurrentWritesAllLand(t *testing.T) {
 		}
 	}
 }
+
+// A name that no registry takes is that of an object which does not exist.
+func TestDeleteOfWhatNoRegistryTakes(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	for _, name := range []string{"%01", "%E2%80%AE", "%E2%80%A8", strings.Repeat("x", 400)} {
+		for _, path := range []string{"upstreams/", "sites/", "certificates/", "overrides/io/", "approvals/", "tokens/"} {
+			if got := in.do("DELETE", "/v1/"+path+name, ""); got.status != http.StatusNotFound {
+				t.Errorf("DELETE %s%.20s: %d %s", path, name, got.status, got.body)
+			}
+		}
+	}
+	if log := in.log.String(); strings.Contains(log, "level=ERROR") {
+		t.Errorf("the log has errors: %s", log)
+	}
+}

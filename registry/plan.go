@@ -41,7 +41,7 @@ func (tx Tx) Validate() error {
 		switch {
 		case !slices.Contains(DesiredKinds(), op.Kind):
 			return fmt.Errorf("%s: %q is not a kind of the desired state: use one of %q", op.Ref, op.Kind, DesiredKinds())
-		case !validObjectName(op.Name):
+		case !ValidObjectName(op.Name):
 			return fmt.Errorf("%s: %q is not a name: use 1 to %d bytes of printable text", op.Ref, op.Name, maxObjectName)
 		case seen[op.Ref]:
 			return fmt.Errorf("%s occurs twice in one transaction: put both changes into one operation", op.Ref)
@@ -193,7 +193,8 @@ func isJSONObject(raw json.RawMessage) bool {
 // maxObjectName leaves room for "service/id", the name of an override.
 const maxObjectName = 63 + 1 + maxIDBytes
 
-func validObjectName(s string) bool { return s != "" && len(s) <= maxObjectName && printable(s) }
+// ValidObjectName reports whether s can name an object, of whatever kind: 1 to 317 bytes of printable text.
+func ValidObjectName(s string) bool { return s != "" && len(s) <= maxObjectName && printable(s) }
 
 // CheckLeased returns what is wrong with o as an object to Hold, or nil.
 func CheckLeased(o Object) error {
@@ -202,7 +203,7 @@ func CheckLeased(o Object) error {
 		return fmt.Errorf("%s: objects of this kind are written by Commit, not held under a lease", o.Ref())
 	case !ValidName(string(o.Kind)):
 		return fmt.Errorf("%s: %q is not a kind", o.Ref(), o.Kind)
-	case !validObjectName(o.Name):
+	case !ValidObjectName(o.Name):
 		return fmt.Errorf("%s: %q is not a name: use 1 to %d bytes of printable text", o.Ref(), o.Name, maxObjectName)
 	case !isJSONObject(o.Value):
 		return errors.New(o.Ref().String() + ": the value is not a JSON object")

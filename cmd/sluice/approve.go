@@ -38,7 +38,7 @@ docs/guard.md says what the guard does, and when.`,
 			}
 			resp, err := c.PutApprovalWithResponse(cmd.Context(), args[0], &api.PutApprovalParams{XChangeReason: reason}, approval)
 			if err := api.Check(resp, err); err != nil {
-				return asExit(fmt.Errorf("approve %s: %w", args[0], err))
+				return fmt.Errorf("approve %s: %w", args[0], err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "approved  %s\n", plain(args[0]))
 			return nil

@@ -95,7 +95,7 @@ func newDeleteCommand() *cobra.Command {
 				return usageError(fmt.Errorf("%s cannot be deleted: they are there for as long as somebody runs them", t.name))
 			}
 			if err := t.delete(cmd.Context(), client, t.object, f.reason); err != nil {
-				return asExit(fmt.Errorf("delete %s: %w", t, err))
+				return fmt.Errorf("delete %s: %w", t, err)
 			}
 			fmt.Fprintf(cmd.OutOrStdout(), "deleted   %s\n", plain(t.String()))
 			return nil

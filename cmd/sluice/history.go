@@ -96,7 +96,7 @@ SEQ are undone: the state is as it was then.`,
 			}
 			resp, err := client.RevertWithResponse(cmd.Context(), seq, &params)
 			if err := api.Check(resp, err); err != nil {
-				return asExit(fmt.Errorf("revert %d: %w", seq, err))
+				return fmt.Errorf("revert %d: %w", seq, err)
 			}
 			return written(cmd.OutOrStdout(), cmd.ErrOrStderr(), cmp.Or(resp.JSON200, resp.JSON202), f.dryRun, f.wait)
 		},
@@ -115,7 +115,8 @@ func newDiffCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "diff -f FILE",
 		Short: "Show what apply would change",
-		Long:  "Show what apply would change, field by field, and with --files what nginx would read. Exits with code 1 when there is a difference, as diff does, and with 0 when there is none.",
+		Long: `Show what apply would change, field by field, and with --files what nginx would read. Exits with code 1 when there is a
+difference, as diff does, with 0 when there is none, and with 2 when that cannot be told.`,
 		Example: `  sluice diff -f chat.yaml
   sluice diff -f chat.yaml --files
   sluice diff -f chat.yaml --owner team-chat --prune`,
@@ -194,7 +195,7 @@ func (f *historyFlags) list(ctx context.Context, stdout io.Writer, client apiCli
 func (f *historyFlags) show(ctx context.Context, stdout io.Writer, client apiClient, seq int64) error {
 	resp, err := client.GetHistoryWithResponse(ctx, seq)
 	if err := api.Check(resp, err); err != nil {
-		return asExit(fmt.Errorf("get change %d: %w", seq, err))
+		return fmt.Errorf("get change %d: %w", seq, err)
 	}
 	e := resp.JSON200
 	if !f.output.text() {
@@ -224,7 +225,7 @@ func (f *historyFlags) diff(ctx context.Context, stdout io.Writer, client apiCli
 	}
 	resp, err := client.DiffHistoryWithResponse(ctx, &api.DiffHistoryParams{From: f.from, To: f.to})
 	if err := api.Check(resp, err); err != nil {
-		return asExit(fmt.Errorf("compare %d and %d: %w", f.from, f.to, err))
+		return fmt.Errorf("compare %d and %d: %w", f.from, f.to, err)
 	}
 	if !f.output.text() {
 		return f.output.write(stdout, resp.JSON200)

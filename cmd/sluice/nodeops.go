@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strconv"
 	"strings"
 
@@ -97,7 +98,7 @@ func (f *nodeFlags) run(ctx context.Context, stdout io.Writer, client apiClient,
 	}
 	if !f.any {
 		if _, err := findNode(ctx, client, service, id); err != nil {
-			return asExit(fmt.Errorf("%w; --absent sets it all the same", err))
+			return fmt.Errorf("%w; --absent sets it all the same", err)
 		}
 	}
 	for range overrideTries {
@@ -125,7 +126,7 @@ func (f *nodeFlags) run(ctx context.Context, stdout io.Writer, client apiClient,
 			if err == nil {
 				fmt.Fprintf(stdout, "deleted   override/%s\n", plain(name))
 			}
-			return asExit(err)
+			return err
 		}
 		params := &api.PutOverrideParams{IfMatch: etag, XChangeReason: f.reason}
 		if etag == "" {
@@ -137,7 +138,7 @@ func (f *nodeFlags) run(ctx context.Context, stdout io.Writer, client apiClient,
 			continue
 		}
 		if err != nil {
-			return asExit(fmt.Errorf("set the override of %s: %w", name, err))
+			return fmt.Errorf("set the override of %s: %w", name, err)
 		}
 		done := resp.JSON200
 		if done == nil {
@@ -152,5 +153,5 @@ func (f *nodeFlags) run(ctx context.Context, stdout io.Writer, client apiClient,
 // again reports whether somebody else changed the object in between.
 func again(err error) bool {
 	p, ok := errors.AsType[*api.Problem](err)
-	return ok && p.Status == 412
+	return ok && p.Status == http.StatusPreconditionFailed
 }

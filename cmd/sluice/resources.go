@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -335,27 +336,11 @@ func problemsOf(gateways []controlplane.Status, object string) []string {
 	return slices.Sorted(maps.Keys(said))
 }
 
-// asExit gives errors of the API the exit codes that scripts can tell apart.
-func asExit(err error) error {
-	p, ok := errors.AsType[*api.Problem](err)
-	if !ok {
-		return err
-	}
-	switch p.Status {
-	case 404:
-		return &exitError{exitNotFound, err}
-	case 409, 412:
-		return &exitError{exitConflict, err}
-	default:
-		return err
-	}
-}
-
 // overrideOf returns the override of a node with its ETag; without one, the zero Override and no ETag.
 func overrideOf(ctx context.Context, c apiClient, service, id string) (spec.Override, string, error) {
 	resp, err := c.GetOverrideWithResponse(ctx, service, id)
 	if err := api.Check(resp, err); err != nil {
-		if p, ok := errors.AsType[*api.Problem](err); ok && p.Status == 404 {
+		if p, ok := errors.AsType[*api.Problem](err); ok && p.Status == http.StatusNotFound {
 			return spec.Override{}, "", nil
 		}
 		return spec.Override{}, "", err

@@ -5,9 +5,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
 	"strings"
 
 	"github.com/spf13/cobra"
+
+	"sluice/api"
 )
 
 // Exit codes. A command that register runs ends with its own.
@@ -71,6 +74,19 @@ else changed it, or it is in use. diff: 1 when there is a difference.`,
 	return root
 }
 
+// codeOf returns the code of an error that has none of its own: scripts can tell what is not there, and a conflict.
+func codeOf(err error) int {
+	p, ok := errors.AsType[*api.Problem](err)
+	switch {
+	case ok && p.Status == http.StatusNotFound:
+		return exitNotFound
+	case ok && (p.Status == http.StatusConflict || p.Status == http.StatusPreconditionFailed):
+		return exitConflict
+	default:
+		return exitFailed
+	}
+}
+
 // execute runs the command line and returns the exit code.
 func execute(ctx context.Context, args []string, stderr io.Writer) int {
 	root := newRootCommand()
@@ -81,7 +97,7 @@ func execute(ctx context.Context, args []string, stderr io.Writer) int {
 	}
 	exit, ok := errors.AsType[*exitError](err)
 	if !ok {
-		exit = &exitError{exitFailed, err}
+		exit = &exitError{codeOf(err), err}
 		if strings.HasPrefix(err.Error(), "unknown command") || strings.HasPrefix(err.Error(), "required flag") {
 			exit.code = exitUsage // cobra has no type for them
 		}

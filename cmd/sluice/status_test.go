@@ -113,7 +113,7 @@ func TestStatusCommand(t *testing.T) {
 			}
 		}
 	}
-	if _, stderr, code := in.sluice(t, "", "status", "nobody"); code != 1 || !strings.Contains(stderr, `gateway "nobody" has not reported lately`) {
+	if _, stderr, code := in.sluice(t, "", "status", "nobody"); code != exitNotFound || !strings.Contains(stderr, `gateway "nobody" has not reported lately`) {
 		t.Errorf("code %d, %s", code, stderr)
 	}
 }
