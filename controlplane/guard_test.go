@@ -529,3 +529,20 @@ func BenchmarkJudge(b *testing.B) {
 		wards = j.Wards
 	}
 }
+
+// Twenty nodes are lost one by one, each long after the gathering of the one before: the window counts them all.
+func TestGuardCountsASlowBleed(t *testing.T) {
+	t.Parallel()
+	const nodes = 20
+	s := newStage(t, nodes)
+	s.verdict(proves, ids(nodes)...)
+	s.after(0)
+	for i, id := range ids(nodes) {
+		s.expire(id)
+		s.after(25 * time.Second)
+		s.want(max(nodes-i-1, nodes*7/10))
+	}
+	s.wantHeld(nodes * 7 / 10)
+	s.after(24 * time.Hour)
+	s.want(nodes * 7 / 10)
+}
