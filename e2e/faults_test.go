@@ -183,26 +183,27 @@ func TestAllOfNginxKilled(t *testing.T) {
 // Killed at any moment while it makes changes live, sluice leaves something that serves, and its successor goes on.
 func TestSluiceKilledAtAnyMoment(t *testing.T) {
 	t.Parallel()
-	etcd := startEtcd(t, nil)
-	g := startGateway(t, GatewayOptions{Registry: etcd.URL, Args: leaving})
-	g.Apply(document(g.Port, "least_conn"))
-	other := startGateway(t, GatewayOptions{Name: "other", Registry: etcd.URL, Args: []string{"--group", "other"}})
-	nodes := other.startServers(3)
-	g.WaitNodes(20*time.Second, 3)
-	fleet := openFleet(t, g.Addr(), 20)
-	load := startLoad(t, g.Addr(), LoadOptions{Clients: 2})
+	onEachStore(t, func(t *testing.T, url string, _ store) {
+		g := startGateway(t, GatewayOptions{Registry: url, Args: leaving})
+		g.Apply(document(g.Port, "least_conn"))
+		other := startGateway(t, GatewayOptions{Name: "other", Registry: url, Args: []string{"--group", "other"}})
+		nodes := other.startServers(3)
+		g.WaitNodes(20*time.Second, 3)
+		fleet := openFleet(t, g.Addr(), 20)
+		load := startLoad(t, g.Addr(), LoadOptions{Clients: 2})
 
-	rng := rand.New(rand.NewPCG(3, 7))
-	for i := range 8 {
-		other.putNode("extra", nodes[i%len(nodes)].Port, i%2 == 0)
-		pause(t, time.Duration(rng.IntN(200))*time.Millisecond)
-		g.Kill()
-		g.Start()
-	}
-	other.putNode("extra", nodes[0].Port, false)
-	g.WaitNodes(20*time.Second, 3)
-	fleet.WantAlive()
-	t.Logf("request loop over 8 kills: %s", load.WantNoFailure())
+		rng := rand.New(rand.NewPCG(3, 7))
+		for i := range 8 {
+			other.putNode("extra", nodes[i%len(nodes)].Port, i%2 == 0)
+			pause(t, time.Duration(rng.IntN(200))*time.Millisecond)
+			g.Kill()
+			g.Start()
+		}
+		other.putNode("extra", nodes[0].Port, false)
+		g.WaitNodes(20*time.Second, 3)
+		fleet.WantAlive()
+		t.Logf("request loop over 8 kills: %s", load.WantNoFailure())
+	})
 }
 
 // A change of many objects is made as a whole or not at all, whenever the instance that makes it is killed.
@@ -393,27 +394,28 @@ func TestFullDisk(t *testing.T) {
 // A restart and a kill -9 of sluice cost no socket and no reload.
 func TestRestartOfSluice(t *testing.T) {
 	t.Parallel()
-	etcd := startEtcd(t, nil)
-	g := startGateway(t, GatewayOptions{Registry: etcd.URL, Args: leaving})
-	g.Apply(document(g.Port, "ip_hash"))
-	other := startGateway(t, GatewayOptions{Name: "other", Registry: etcd.URL, Args: []string{"--group", "other"}})
-	other.startServers(3)
-	g.WaitNodes(20*time.Second, 3)
-	fleet := openFleet(t, g.Addr(), 50)
-	load := startLoad(t, g.Addr(), LoadOptions{})
-	workers := fmt.Sprint(g.Nginx())
-
-	for name, end := range map[string]func(){"SIGTERM": g.Stop, "SIGKILL": g.Kill} {
-		end()
-		g.serves(time.Second)
-		g.Start()
+	onEachStore(t, func(t *testing.T, url string, _ store) {
+		g := startGateway(t, GatewayOptions{Registry: url, Args: leaving})
+		g.Apply(document(g.Port, "ip_hash"))
+		other := startGateway(t, GatewayOptions{Name: "other", Registry: url, Args: []string{"--group", "other"}})
+		other.startServers(3)
 		g.WaitNodes(20*time.Second, 3)
-		if now := fmt.Sprint(g.Nginx()); now != workers {
-			t.Errorf("%s: nginx's processes were %s, and are %s", name, workers, now)
+		fleet := openFleet(t, g.Addr(), 50)
+		load := startLoad(t, g.Addr(), LoadOptions{})
+		workers := fmt.Sprint(g.Nginx())
+
+		for name, end := range map[string]func(){"SIGTERM": g.Stop, "SIGKILL": g.Kill} {
+			end()
+			g.serves(time.Second)
+			g.Start()
+			g.WaitNodes(20*time.Second, 3)
+			if now := fmt.Sprint(g.Nginx()); now != workers {
+				t.Errorf("%s: nginx's processes were %s, and are %s", name, workers, now)
+			}
 		}
-	}
-	fleet.WantAlive()
-	t.Logf("request loop: %s", load.WantNoFailure())
+		fleet.WantAlive()
+		t.Logf("request loop: %s", load.WantNoFailure())
+	})
 }
 
 // startServers starts n servers of the example and registers them with long leases through the gateway's API.

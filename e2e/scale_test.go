@@ -71,28 +71,30 @@ func gone(round int) []string {
 // reload, and before its process ends.
 func TestNodesLeave(t *testing.T) {
 	t.Parallel()
-	const ttl = 3 * time.Second
-	g := startGateway(t, GatewayOptions{})
-	g.Apply(document(g.Port, "ip_hash"))
-	nodes := g.StartNodes(3, "--ttl", ttl.String())
+	onEachStore(t, func(t *testing.T, url string, _ store) {
+		const ttl = 3 * time.Second
+		g := startGateway(t, GatewayOptions{Registry: url})
+		g.Apply(document(g.Port, "ip_hash"))
+		nodes := g.StartNodes(3, "--ttl", ttl.String())
 
-	killed := time.Now()
-	nodes[0].Kill()
-	g.WaitNodes(ttl+2*time.Second, 2)
-	t.Logf("killed with -9: out after %s, with a ttl of %s", time.Since(killed).Round(10*time.Millisecond), ttl)
+		killed := time.Now()
+		nodes[0].Kill()
+		g.WaitNodes(20*time.Second, 2)
+		t.Logf("killed with -9: out after %s, with a ttl of %s", time.Since(killed).Round(10*time.Millisecond), ttl)
 
-	left := time.Now()
-	nodes[1].Leave()
-	g.WaitNodes(3*time.Second, 1)
-	t.Logf("deregistered: out after %s", time.Since(left).Round(10*time.Millisecond))
-	select {
-	case <-nodes[1].Done():
-		t.Error("the node ended before it was out of the rotation")
-	default:
-	}
-	if code := nodes[1].ExitCode(); code != 0 {
-		t.Errorf("sluice register ends with code %d; its command ended with 0", code)
-	}
+		left := time.Now()
+		nodes[1].Leave()
+		g.WaitNodes(20*time.Second, 1)
+		t.Logf("deregistered: out after %s", time.Since(left).Round(10*time.Millisecond))
+		select {
+		case <-nodes[1].Done():
+			t.Error("the node ended before it was out of the rotation")
+		default:
+		}
+		if code := nodes[1].ExitCode(); code != 0 {
+			t.Errorf("sluice register ends with code %d; its command ended with 0", code)
+		}
+	})
 }
 
 // nginx closes idle keep-alive connections at a reload, and a request that races with that is reset. It is nginx's, not

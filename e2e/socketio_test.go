@@ -14,34 +14,36 @@ import (
 // Real clients, 60 at once from as many addresses: each gets its session, and the session stays on its node.
 func TestSocketIOSessionsStayOnTheirNode(t *testing.T) {
 	t.Parallel()
-	g := startGateway(t, GatewayOptions{})
-	g.Apply(document(g.Port, "ip_hash"))
-	g.StartNodes(3)
-	clients := startClients(t, nil)
-	for name, transports := range map[string][]string{
-		"polling then upgrade": upgrading,
-		"polling only":         pollingOnly,
-		"websocket only":       websocketOnly,
-	} {
-		t.Run(name, func(t *testing.T) {
-			nodes := map[string]int{}
-			for i, s := range openClients(t, clients, name, g.URL(), transports, nil) {
-				nodes[s.Node]++
-				if want := transports[len(transports)-1]; s.Transport != want {
-					t.Errorf("client %d is on %s, want %s", i, s.Transport, want)
+	onEachStore(t, func(t *testing.T, url string, _ store) {
+		g := startGateway(t, GatewayOptions{Registry: url})
+		g.Apply(document(g.Port, "ip_hash"))
+		g.StartNodes(3)
+		clients := startClients(t, nil)
+		for name, transports := range map[string][]string{
+			"polling then upgrade": upgrading,
+			"polling only":         pollingOnly,
+			"websocket only":       websocketOnly,
+		} {
+			t.Run(name, func(t *testing.T) {
+				nodes := map[string]int{}
+				for i, s := range openClients(t, clients, name, g.URL(), transports, nil) {
+					nodes[s.Node]++
+					if want := transports[len(transports)-1]; s.Transport != want {
+						t.Errorf("client %d is on %s, want %s", i, s.Transport, want)
+					}
+					if s.Address != clientAddress(i) {
+						t.Errorf("the node sees %s of client %d at %s", s.Address, i, clientAddress(i))
+					}
 				}
-				if s.Address != clientAddress(i) {
-					t.Errorf("the node sees %s of client %d at %s", s.Address, i, clientAddress(i))
+				if len(nodes) != 3 {
+					t.Errorf("clients are on %v, want all of 3 nodes", nodes)
 				}
-			}
-			if len(nodes) != 3 {
-				t.Errorf("clients are on %v, want all of 3 nodes", nodes)
-			}
-			for client, reason := range clients.Ended() {
-				t.Errorf("session of client %s has ended: %s", client, reason)
-			}
-		})
-	}
+				for client, reason := range clients.Ended() {
+					t.Errorf("session of client %s has ended: %s", client, reason)
+				}
+			})
+		}
+	})
 }
 
 // Clients of the same address get the same node over every transport, and when they connect again.
