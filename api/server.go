@@ -147,6 +147,6 @@ func (s *Server) fault(err error) error {
 			return err
 		}
 	}
-	away := errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || !s.registry.Health().Connected
+	away := errors.Is(err, registry.ErrAway) || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) || !s.registry.Health().Connected
 	return &registryError{err, away}
 }

@@ -145,7 +145,7 @@ type Store interface {
 	Get(ctx context.Context, ref Ref) (Object, error)
 	// Commit makes a change as a whole or not at all, with its history entry, and returns its Seq. A Tx that changes
 	// nothing commits nothing and returns the current Seq with Unchanged set. Errors: *ConflictError when an expectation
-	// does not hold, *TooLargeError when tx is beyond the limits, and what tx.Check returned.
+	// does not hold, *TooLargeError when tx is beyond the limits, ErrAway, and what tx.Check returned.
 	Commit(ctx context.Context, tx Tx) (Committed, error)
 }
 

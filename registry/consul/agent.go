@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/consul/api"
+
+	"sluice/registry"
 )
 
 // Of several agents, one is used at a time: the first, until it does not answer; then the next. What still waits for the one
@@ -129,6 +131,7 @@ func (r *Registry) attempt(ctx context.Context, limit time.Duration, tells bool,
 		r.answered(u)
 	case away(err):
 		r.leave(u)
+		err = registry.Away(err)
 	}
 	r.note(err)
 	return err

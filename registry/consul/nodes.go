@@ -85,6 +85,12 @@ func agentService(ctx context.Context, c *api.Client, id string) (*api.AgentServ
 	return is, err
 }
 
+// The catalog is asked for a node that was registered this often, at first and after a while.
+const (
+	arriveMin = 10 * time.Millisecond
+	arriveMax = 400 * time.Millisecond
+)
+
 // register registers a node with this agent and waits until the catalog has it: the agent tells the servers afterwards.
 func (r *Registry) register(ctx context.Context, reg *api.AgentServiceRegistration) error {
 	return r.call(ctx, r.timing.call, func(ctx context.Context, c *api.Client) error {
@@ -98,8 +104,10 @@ func (r *Registry) register(ctx context.Context, reg *api.AgentServiceRegistrati
 		}
 		q := linearizable(ctx)
 		q.Filter = "Service.ID == " + strconv.Quote(reg.ID)
-		for {
-			entries, meta, err := c.Health().Service(reg.Name, "", false, q)
+		// To wait for the service's next change would wake all that wait here at each of them: a storm of registrations would
+		// cost its square.
+		for wait := arriveMin; ; wait = min(2*wait, arriveMax) {
+			entries, _, err := c.Health().Service(reg.Name, "", false, q)
 			if err != nil {
 				return fmt.Errorf("the agent has it; whether the servers have: %w", err)
 			}
@@ -113,7 +121,13 @@ func (r *Registry) register(ctx context.Context, reg *api.AgentServiceRegistrati
 			if is == nil || !maps.Equal(is.Meta, reg.Meta) {
 				return nil // somebody else has replaced or removed it since
 			}
-			q.WaitIndex, q.WaitTime = max(meta.LastIndex, 1), 500*time.Millisecond
+			pause := time.NewTimer(registry.Jitter(wait))
+			select {
+			case <-ctx.Done():
+				pause.Stop()
+				return ctx.Err()
+			case <-pause.C:
+			}
 		}
 	})
 }

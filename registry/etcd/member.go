@@ -10,6 +10,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/status"
+
+	"sluice/registry"
 )
 
 // Of several members, one is used at a time: the first, until it does not answer; then the next. The etcd client would
@@ -107,6 +109,7 @@ func (r *Registry) once(ctx context.Context, limit time.Duration, f func(context
 		r.answered(client)
 	case away(err):
 		r.leave(client)
+		err = registry.Away(err)
 	}
 	return r.noted(err)
 }
