@@ -90,8 +90,8 @@ func (r reserved) hasPath(path string) bool {
 // realPath is the path without symbolic links, as far as it exists.
 func realPath(path string) string {
 	path = filepath.Clean(path)
-	if real, err := filepath.EvalSymlinks(path); err == nil {
-		return real
+	if is, err := filepath.EvalSymlinks(path); err == nil {
+		return is
 	}
 	if dir := filepath.Dir(path); dir != path {
 		return filepath.Join(realPath(dir), filepath.Base(path))
