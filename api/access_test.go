@@ -2,8 +2,12 @@ package api_test
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -155,13 +159,29 @@ func TestRegistrarLimits(t *testing.T) {
 	in.do("PUT", "/v1/services/web/nodes/n1", `{"address": "10.1.2.3", "port": 6000}`, token).wantDetail(403, `not of "web"`)
 	in.do("DELETE", "/v1/services/web/nodes/n1", "", token).wantDetail(403, `not of "web"`)
 	in.do("GET", "/v1/services/io/nodes/n1", "", token).want(200)
+	in.do("GET", "/v1/services/web/nodes/n1", "", token).wantDetail(403, `not of "web"`)
 	in.do("DELETE", "/v1/services/io/nodes/n1", "", token).want(204)
+	in.do("DELETE", "/v1/services/io/nodes/n1", "", token).want(404)
+
+	// The node of another network is neither removed nor replaced.
+	foreign := registry.Node{Service: "io", ID: "n2", Address: "10.2.2.3", Port: 6000}
+	in.do("PUT", "/v1/services/io/nodes/n2", `{"address": "10.2.2.3", "port": 6000}`, bearer(adminToken)).want(200)
+	in.local.snapshot.Store(&registry.Snapshot{Nodes: []registry.Node{{Service: "io", ID: "n1"}, foreign, {Service: "io", ID: "n3"}}})
+	in.do("DELETE", "/v1/services/io/nodes/n2", "", token).wantDetail(403, "10.1.0.0/16")
+	in.do("PUT", "/v1/services/io/nodes/n2", `{"address": "10.1.2.3", "port": 6000}`, token).wantDetail(403, "10.1.0.0/16")
+	in.do("PUT", "/v1/services/io/nodes/n4", `{"address": "10.1.2.3", "port": 6000}`, token).want(200)
+	in.do("GET", "/v1/services/io/nodes/n2", "", bearer(adminToken)).want(200)
 }
 
 func TestAddressesThatNoNodeCanHave(t *testing.T) {
 	t.Parallel()
+	state, link := filepath.Join(t.TempDir(), "state"), filepath.Join(t.TempDir(), "link")
+	if err := errors.Join(os.Mkdir(state, 0o700), os.Symlink(state, link)); err != nil {
+		t.Fatal(err)
+	}
 	in := startOptions(t, api.Options{
-		Registry: newRegistry(t), Local: newLocal("edge-1"), Reserved: []string{"127.0.0.1:7070", "[::1]:2379", ":7443", "localhost:8500", "etcd.example:2379"},
+		Registry: newRegistry(t), Local: newLocal("edge-1"),
+		Reserved: []string{"127.0.0.1:7070", "[::1]:2379", ":7443", "localhost:8500", "etcd.example:2379", "unix:" + state, "unix:/run/etcd.sock"},
 	})
 	put := func(address string, port int) answer {
 		return in.do("PUT", "/v1/services/io/nodes/n1", fmt.Sprintf(`{"address": %q, "port": %d}`, address, port))
@@ -173,10 +193,70 @@ func TestAddressesThatNoNodeCanHave(t *testing.T) {
 	for _, own := range []struct {
 		address string
 		port    int
-	}{{"127.0.0.1", 7070}, {"::1", 2379}, {"127.0.0.1", 7443}, {"::ffff:127.0.0.1", 7443}, {"127.0.0.1", 8500}} {
+	}{{"127.0.0.1", 7070}, {"::1", 2379}, {"127.0.0.1", 7443}, {"127.0.0.2", 7443}, {"::1", 8500}, {"::ffff:127.0.0.1", 7443}, {"127.0.0.1", 8500}} {
 		put(own.address, own.port).wantDetail(422, "API or registry")
 	}
 	put("10.0.0.9", 7443).want(200)
+	put("127.0.0.2", 7070).want(200) // where the API does not answer
+	unix := func(path string) answer {
+		return in.do("PUT", "/v1/services/io/nodes/n1", fmt.Sprintf(`{"address": "unix:%s"}`, path))
+	}
+	for _, path := range []string{"/run/etcd.sock", "/run/../run//etcd.sock", state + "/etcd/client.sock", link + "/client.sock"} {
+		unix(path).wantDetail(422, "API or registry")
+	}
+	unix("/run/etcd.sock2").want(200)
+	unix(state + "2/n1.sock").want(200)
+
+	// What a proxy on this machine passes on comes from elsewhere.
+	for _, header := range []string{"X-Forwarded-For: 203.0.113.9", "Forwarded: for=203.0.113.9"} {
+		in.do("PUT", "/v1/services/io/nodes/n1", `{"address": "127.0.0.1", "port": 6001}`, header).wantDetail(422, "another process on each gateway")
+	}
+}
+
+// The history tells what became of a token, though not what was in it.
+func TestTokensInTheHistory(t *testing.T) {
+	t.Parallel()
+	in := startWith(t, newRegistry(t), adminToken)
+	in.token(`{"name": "eyes", "role": "viewer"}`)
+	in.do("DELETE", "/v1/tokens/eyes", "", bearer(adminToken)).want(204)
+	var list api.HistoryList
+	in.do("GET", "/v1/history", "", bearer(adminToken)).want(200).json(&list)
+	var got []api.ChangeAction
+	for _, e := range list.Items {
+		got = append(got, e.Changes[0].Action)
+	}
+	if !slices.Equal(got, []api.ChangeAction{api.Deleted, api.Created}) {
+		t.Errorf("%v", got)
+	}
+	in.do("POST", "/v1/history/2/revert", "", bearer(adminToken)) // brings nothing back
+	in.do("GET", "/v1/tokens/eyes", "", bearer(adminToken)).want(404)
+}
+
+// from sends a request as if it came from an address.
+func (in *instance) from(address, token string) int {
+	in.t.Helper()
+	r := httptest.NewRequestWithContext(in.t.Context(), http.MethodGet, "/v1/tokens", nil)
+	r.RemoteAddr = address
+	r.Header.Set("Authorization", "Bearer "+token)
+	w := httptest.NewRecorder()
+	in.server.ServeHTTP(w, r)
+	return w.Code
+}
+
+// Whoever has a network of IPv6 does not have as many tries as it has addresses, and others are not made to wait.
+func TestWrongTokensFromANetwork(t *testing.T) {
+	t.Parallel()
+	in := startWith(t, newRegistry(t), adminToken)
+	wrong := func(address string, i int) int {
+		return in.from(address, fmt.Sprintf("sluice_n%d_%s", i, strings.Repeat("0", 64)))
+	}
+	last := 0
+	for i := range 200 {
+		last = wrong(fmt.Sprintf("[2001:db8::%x]:1", i+1), i)
+	}
+	if other := wrong("[2001:db8:0:1::1]:1", 0); last != 429 || other != 401 {
+		t.Errorf("in the network %d, in another one %d", last, other)
+	}
 }
 
 func TestAuditLog(t *testing.T) {

@@ -18,6 +18,9 @@ type caller struct {
 	role   spec.Role
 	limits *spec.Limits // of a registrar
 	remote netip.Addr   // where the request came from
+	here   bool         // it came from this machine, and nothing says that it was only passed on here
+	// still says whether he may go on, for answers that have no end; nil when nobody takes that from him.
+	still func(context.Context) bool
 }
 
 // Names of callers that have none of their own.
@@ -54,6 +57,7 @@ func remoteOf(r *http.Request) netip.Addr {
 // nothing was configured.
 func (s *Server) authenticate(r *http.Request) (caller, error) {
 	c := caller{remote: remoteOf(r)}
+	c.here = c.remote.IsLoopback() && r.Header.Get("Forwarded") == "" && r.Header.Get("X-Forwarded-For") == ""
 	scheme, shown, _ := strings.Cut(r.Header.Get("Authorization"), " ")
 	if shown = strings.TrimSpace(shown); shown != "" {
 		if !strings.EqualFold(scheme, "Bearer") {
@@ -64,11 +68,13 @@ func (s *Server) authenticate(r *http.Request) (caller, error) {
 	if r.TLS != nil && len(r.TLS.VerifiedChains) > 0 {
 		subject := r.TLS.VerifiedChains[0][0].Subject
 		c.name = subject.String()
-		for _, name := range []string{subject.String(), subject.CommonName} {
-			if role, ok := s.subjects[name]; ok {
-				c.role = role
-				return c, nil
-			}
+		role, ok := s.subjects[c.name]
+		if !ok && !strings.Contains(subject.CommonName, "=") { // it would be taken for a whole subject
+			role, ok = s.subjects[subject.CommonName]
+		}
+		if ok {
+			c.role = role
+			return c, nil
 		}
 		return c, problemf(http.StatusForbidden, "the certificate of %q is valid, but no role is given to its subject: see --tls-role", c.name)
 	}
@@ -91,14 +97,16 @@ func (s *Server) byToken(ctx context.Context, c caller, shown string) (caller, e
 	if !ok {
 		return c, errNoToken
 	}
-	token, err := s.tokens.find(ctx, name, func() bool { return s.limits.failing(c.remote) })
+	hash := tokenHash(shown)
+	token, err := s.tokens.find(ctx, name, hash, func() bool { return s.limits.failing(c.remote) })
 	if err != nil {
 		return c, err
 	}
-	if !sameText(token.Hash, tokenHash(shown)) {
-		return c, errNoToken
-	}
 	c.name, c.role, c.limits = "token/"+name, token.Role, token.Limits
+	c.still = func(ctx context.Context) bool {
+		token, err := s.tokens.find(ctx, name, hash, func() bool { return false })
+		return err == nil && !expired(token)
+	}
 	if expired(token) {
 		return c, problemf(http.StatusUnauthorized, "the token %q has expired: ask an admin for another one", name)
 	}

@@ -27,7 +27,7 @@ var eventTypes = []controlplane.EventType{
 
 // StreamEvents implements StrictServerInterface.
 func (s *Server) StreamEvents(ctx context.Context, r StreamEventsRequestObject) (StreamEventsResponseObject, error) {
-	stream := eventStream{ctx: ctx, closing: s.closing, events: s.local.Events(), last: r.Params.LastEventID, follow: !r.Params.Once}
+	stream := eventStream{ctx: ctx, still: callerOf(ctx).still, closing: s.closing, events: s.local.Events(), last: r.Params.LastEventID, follow: !r.Params.Once}
 	for name := range strings.SplitSeq(r.Params.Type, ",") {
 		switch t := controlplane.EventType(name); {
 		case name == "":
@@ -43,6 +43,7 @@ func (s *Server) StreamEvents(ctx context.Context, r StreamEventsRequestObject) 
 // eventStream is an answer that goes on until the reader, or this instance, leaves.
 type eventStream struct {
 	ctx     context.Context
+	still   func(context.Context) bool // says whether the reader may go on; nil when he always may
 	closing <-chan struct{}
 	events  *controlplane.Events
 	types   []controlplane.EventType // empty: all
@@ -59,6 +60,9 @@ func (e eventStream) VisitStreamEventsResponse(w http.ResponseWriter) error {
 	h.Set("X-Accel-Buffering", "no") // an nginx in front must not gather them
 	w.WriteHeader(http.StatusOK)
 	write := func(text string) error {
+		if e.still != nil && !e.still(e.ctx) {
+			return errNoToken
+		}
 		_ = control.SetWriteDeadline(time.Now().Add(slowReader)) // what can't be written within that shows in Write
 		if _, err := w.Write([]byte(text)); err != nil {
 			return err
@@ -87,7 +91,7 @@ func (e eventStream) VisitStreamEventsResponse(w http.ResponseWriter) error {
 		}
 		if b.Len() > 0 {
 			if err := write(b.String()); err != nil {
-				return nil // the reader has gone
+				return nil // the reader has gone, or his token was revoked or has expired
 			}
 		}
 		if !e.follow {

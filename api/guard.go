@@ -34,22 +34,33 @@ func (s *Server) guard(next http.Handler) http.Handler {
 		// A page of another site can make a browser on this machine send requests: under its own name, pointed at us
 		// (DNS rebinding), or across origins.
 		if s.open && !loopback(r.Host) {
-			problemf(http.StatusForbidden, "where nothing says who may use it, the API answers only requests to a loopback address, not to %q: use 127.0.0.1 or localhost", r.Host).write(w)
+			s.deny(w, r, problemf(http.StatusForbidden, "where nothing says who may use it, the API answers only requests to a loopback address, not to %q: use 127.0.0.1 or localhost", r.Host))
 			return
 		}
 		if err := crossOrigin.Check(r); err != nil {
-			newProblem(http.StatusForbidden, "the request comes from a page of another origin: "+err.Error()).write(w)
+			s.deny(w, r, newProblem(http.StatusForbidden, "the request comes from a page of another origin: "+err.Error()))
 			return
 		}
 		ctx := r.Context()
-		if r.URL.Path != eventsPath { // which has no end
+		if r.URL.Path != eventsPath { // which has no end, and limits each of its writes
+			limit := maxTime + waitOf(r.URL.Query())
 			var cancel context.CancelFunc
-			ctx, cancel = context.WithTimeout(ctx, maxTime+waitOf(r.URL.Query()))
+			ctx, cancel = context.WithTimeout(ctx, limit)
 			defer cancel()
+			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit + slowReader)) // a test's writer has none
 		}
 		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
+}
+
+// deny answers what is refused before anybody is asked who he is.
+func (s *Server) deny(w http.ResponseWriter, r *http.Request, p *Problem) {
+	e := newEntry(r, "unknown")
+	e.caller.remote = remoteOf(r)
+	w.Header().Set("X-Request-Id", e.id)
+	p.write(w)
+	s.audit(e, p.Status)
 }
 
 func (s *Server) recover(w http.ResponseWriter, r *http.Request) {
@@ -60,7 +71,7 @@ func (s *Server) recover(w http.ResponseWriter, r *http.Request) {
 	if v == http.ErrAbortHandler { //nolint:errorlint // net/http compares it like this, too
 		panic(v)
 	}
-	s.log.Error("request panicked", "method", r.Method, "path", r.URL.Path, "panic", v, "stack", string(debug.Stack()))
+	s.log.Error("request panicked", "method", r.Method, "path", withoutTokens(r.URL.Path), "panic", v, "stack", string(debug.Stack()))
 	p, _ := asProblem(nil)
 	p.write(w)
 }

@@ -186,6 +186,8 @@ func entryOf(c registry.Change, differ bool) HistoryEntry {
 func changeOf(o registry.ObjectChanged, differ bool) Change {
 	out := Change{Kind: string(o.Kind), Name: o.Name, Action: Updated}
 	switch {
+	case o.Kind.Confidential() && o.Before != nil && o.After != nil: // their values are not in the history
+		return out
 	case o.Before == nil && o.After == nil, o.Before != nil && o.After != nil && registry.SameJSON(o.Before, o.After):
 		out.Action = Unchanged
 	case o.Before == nil:

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/http"
 	"strings"
-	"sync"
 	"time"
 
 	"sluice/controlplane/spec"
@@ -61,26 +60,38 @@ func checkService(service string) error {
 
 // GetNode implements StrictServerInterface.
 func (s *Server) GetNode(ctx context.Context, r GetNodeRequestObject) (GetNodeResponseObject, error) {
-	ref := registry.NodeRef{Service: r.Service, ID: r.ID}
-	if checkService(r.Service) == nil {
-		nodes, err := s.registry.ListNodes(ctx, r.Service)
+	if err := permitService(callerOf(ctx), r.Service); err != nil {
+		return nil, err
+	}
+	n, err := s.findNode(ctx, registry.NodeRef{Service: r.Service, ID: r.ID})
+	if err != nil {
+		return nil, err
+	}
+	return GetNode200JSONResponse(n), nil
+}
+
+// findNode returns the node that is registered, of whichever incarnation.
+func (s *Server) findNode(ctx context.Context, ref registry.NodeRef) (registry.Node, error) {
+	if checkService(ref.Service) == nil {
+		nodes, err := s.registry.ListNodes(ctx, ref.Service)
 		if err != nil {
-			return nil, s.fault(err)
+			return registry.Node{}, s.fault(err)
 		}
 		for _, n := range nodes {
-			if n.ID == r.ID {
-				return GetNode200JSONResponse(n), nil
+			if n.ID == ref.ID {
+				return n, nil
 			}
 		}
 	}
-	return nil, problemf(http.StatusNotFound, "node %s is not registered", ref)
+	return registry.Node{}, problemf(http.StatusNotFound, "node %s is not registered", ref)
 }
 
 // PutNode implements StrictServerInterface.
 func (s *Server) PutNode(ctx context.Context, r PutNodeRequestObject) (PutNodeResponseObject, error) {
 	n := r.Body.node(r.Service, r.ID)
+	noteBeat(ctx, n)
 	who := callerOf(ctx)
-	if err := permitService(who, r.Service); err != nil {
+	if err := s.permitSuccessor(who, n); err != nil {
 		return nil, err
 	}
 	errs := append(nodeErrors(n), s.checkAddress(who, n)...)
@@ -97,44 +108,7 @@ func (s *Server) PutNode(ctx context.Context, r PutNodeRequestObject) (PutNodeRe
 	if err := s.registry.Put(ctx, n, ttl); err != nil {
 		return nil, s.fault(err)
 	}
-	if !s.beats.first(who.name, n) {
-		noteBeat(ctx)
-	}
 	return PutNode200JSONResponse{Node: n, TTL: spec.Duration(max(ttl, s.registry.MinTTL()))}, nil
-}
-
-// permitService refuses a registrar whose limits do not name the service.
-func permitService(c caller, service string) error {
-	if c.limits != nil && !c.limits.AllowsService(service) {
-		return problemf(http.StatusForbidden, "%s is for nodes of the services %s, not of %q", c.name, strings.Join(c.limits.Services, ", "), service)
-	}
-	return nil
-}
-
-// beats remembers who registered what, so that the audit log has the first of many equal beats.
-type beats struct {
-	mu   sync.Mutex
-	said map[beat]bool
-}
-
-type beat struct{ caller, service, id, incarnation, address string }
-
-// maxBeats are remembered; then it begins anew.
-const maxBeats = 100_000
-
-// first reports whether this is the first beat of its kind.
-func (b *beats) first(caller string, n registry.Node) bool {
-	key := beat{caller, n.Service, n.ID, n.Incarnation, n.HostPort()}
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	if b.said[key] {
-		return false
-	}
-	if b.said == nil || len(b.said) >= maxBeats {
-		b.said = map[beat]bool{}
-	}
-	b.said[key] = true
-	return true
 }
 
 func (r Registration) node(service, id string) registry.Node {
@@ -183,11 +157,12 @@ func (s *Server) DeleteNode(ctx context.Context, r DeleteNodeRequestObject) (Del
 	if !registry.ValidName(r.Service) {
 		return nil, problemf(http.StatusNotFound, "node %s is not registered", ref)
 	}
-	if err := permitService(callerOf(ctx), r.Service); err != nil {
+	if err := s.permitRemoval(ctx, callerOf(ctx), ref); err != nil {
 		return nil, err
 	}
 	if err := s.registry.Remove(ctx, ref); err != nil {
 		return nil, s.fault(err)
 	}
+	s.beats.forget(ref.Service, ref.ID)
 	return DeleteNode204Response{}, nil
 }

@@ -1668,10 +1668,14 @@ type ClientInterface interface {
 
 	// DeleteNode Take a node away on purpose
 	//
+	// A registrar does so with the nodes that are within the limits of its token.
+	//
 	// Corresponds with DELETE /v1/services/{service}/nodes/{id} (the `DeleteNode` operationId).
 	DeleteNode(ctx context.Context, service Service, id NodeID, params *DeleteNodeParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetNode Get a node that is alive
+	//
+	// A registrar sees those of the services that its token names.
 	//
 	// Corresponds with GET /v1/services/{service}/nodes/{id} (the `GetNode` operationId).
 	GetNode(ctx context.Context, service Service, id NodeID, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1679,7 +1683,8 @@ type ClientInterface interface {
 	// PutNodeWithBody Register a node, or keep it alive
 	//
 	// The same request registers and refreshes; any instance takes it. Repeat it each third of the ttl: a node that was
-	// not refreshed for its ttl has expired. Another incarnation replaces the node.
+	// not refreshed for its ttl has expired. Another incarnation replaces the node. A registrar does not replace a node that is
+	// beyond the limits of its token.
 	//
 	// Takes any type of body and a specified content type.
 	//
@@ -1689,7 +1694,8 @@ type ClientInterface interface {
 	// PutNode Register a node, or keep it alive
 	//
 	// The same request registers and refreshes; any instance takes it. Repeat it each third of the ttl: a node that was
-	// not refreshed for its ttl has expired. Another incarnation replaces the node.
+	// not refreshed for its ttl has expired. Another incarnation replaces the node. A registrar does not replace a node that is
+	// beyond the limits of its token.
 	//
 	// Takes a body of the `application/json` content type.
 	//
@@ -2498,6 +2504,8 @@ func (c *Client) ListServices(ctx context.Context, reqEditors ...RequestEditorFn
 
 // DeleteNode Take a node away on purpose
 //
+// A registrar does so with the nodes that are within the limits of its token.
+//
 // Corresponds with DELETE /v1/services/{service}/nodes/{id} (the `DeleteNode` operationId).
 func (c *Client) DeleteNode(ctx context.Context, service Service, id NodeID, params *DeleteNodeParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDeleteNodeRequest(c.Server, service, id, params)
@@ -2512,6 +2520,8 @@ func (c *Client) DeleteNode(ctx context.Context, service Service, id NodeID, par
 }
 
 // GetNode Get a node that is alive
+//
+// A registrar sees those of the services that its token names.
 //
 // Corresponds with GET /v1/services/{service}/nodes/{id} (the `GetNode` operationId).
 func (c *Client) GetNode(ctx context.Context, service Service, id NodeID, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2529,7 +2539,8 @@ func (c *Client) GetNode(ctx context.Context, service Service, id NodeID, reqEdi
 // PutNodeWithBody Register a node, or keep it alive
 //
 // The same request registers and refreshes; any instance takes it. Repeat it each third of the ttl: a node that was
-// not refreshed for its ttl has expired. Another incarnation replaces the node.
+// not refreshed for its ttl has expired. Another incarnation replaces the node. A registrar does not replace a node that is
+// beyond the limits of its token.
 //
 // Takes any type of body and a specified content type.
 //
@@ -2549,7 +2560,8 @@ func (c *Client) PutNodeWithBody(ctx context.Context, service Service, id NodeID
 // PutNode Register a node, or keep it alive
 //
 // The same request registers and refreshes; any instance takes it. Repeat it each third of the ttl: a node that was
-// not refreshed for its ttl has expired. Another incarnation replaces the node.
+// not refreshed for its ttl has expired. Another incarnation replaces the node. A registrar does not replace a node that is
+// beyond the limits of its token.
 //
 // Takes a body of the `application/json` content type.
 //
@@ -6353,12 +6365,16 @@ type ClientWithResponsesInterface interface {
 
 	// DeleteNodeWithResponse Take a node away on purpose
 	//
+	// A registrar does so with the nodes that are within the limits of its token.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with DELETE /v1/services/{service}/nodes/{id} (the `DeleteNode` operationId).
 	DeleteNodeWithResponse(ctx context.Context, service Service, id NodeID, params *DeleteNodeParams, reqEditors ...RequestEditorFn) (*DeleteNodeResponse, error)
 
 	// GetNodeWithResponse Get a node that is alive
+	//
+	// A registrar sees those of the services that its token names.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -6368,7 +6384,8 @@ type ClientWithResponsesInterface interface {
 	// PutNodeWithBodyWithResponse Register a node, or keep it alive
 	//
 	// The same request registers and refreshes; any instance takes it. Repeat it each third of the ttl: a node that was
-	// not refreshed for its ttl has expired. Another incarnation replaces the node.
+	// not refreshed for its ttl has expired. Another incarnation replaces the node. A registrar does not replace a node that is
+	// beyond the limits of its token.
 	//
 	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -6378,7 +6395,8 @@ type ClientWithResponsesInterface interface {
 	// PutNodeWithResponse Register a node, or keep it alive
 	//
 	// The same request registers and refreshes; any instance takes it. Repeat it each third of the ttl: a node that was
-	// not refreshed for its ttl has expired. Another incarnation replaces the node.
+	// not refreshed for its ttl has expired. Another incarnation replaces the node. A registrar does not replace a node that is
+	// beyond the limits of its token.
 	//
 	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 	//
@@ -11778,6 +11796,8 @@ func (c *ClientWithResponses) ListServicesWithResponse(ctx context.Context, reqE
 
 // DeleteNodeWithResponse Take a node away on purpose
 //
+// A registrar does so with the nodes that are within the limits of its token.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with DELETE /v1/services/{service}/nodes/{id} (the `DeleteNode` operationId).
@@ -11790,6 +11810,8 @@ func (c *ClientWithResponses) DeleteNodeWithResponse(ctx context.Context, servic
 }
 
 // GetNodeWithResponse Get a node that is alive
+//
+// A registrar sees those of the services that its token names.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -11805,7 +11827,8 @@ func (c *ClientWithResponses) GetNodeWithResponse(ctx context.Context, service S
 // PutNodeWithBodyWithResponse Register a node, or keep it alive
 //
 // The same request registers and refreshes; any instance takes it. Repeat it each third of the ttl: a node that was
-// not refreshed for its ttl has expired. Another incarnation replaces the node.
+// not refreshed for its ttl has expired. Another incarnation replaces the node. A registrar does not replace a node that is
+// beyond the limits of its token.
 //
 // Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
 //
@@ -11821,7 +11844,8 @@ func (c *ClientWithResponses) PutNodeWithBodyWithResponse(ctx context.Context, s
 // PutNodeWithResponse Register a node, or keep it alive
 //
 // The same request registers and refreshes; any instance takes it. Repeat it each third of the ttl: a node that was
-// not refreshed for its ttl has expired. Another incarnation replaces the node.
+// not refreshed for its ttl has expired. Another incarnation replaces the node. A registrar does not replace a node that is
+// beyond the limits of its token.
 //
 // Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
 //

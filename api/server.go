@@ -46,7 +46,8 @@ type Options struct {
 	// name. Without either, requests to a loopback address are answered to everyone, and no others.
 	Token    string
 	Subjects map[string]spec.Role
-	// Reserved are addresses, as host:port, that no node can have: the API's own and the registry's.
+	// Reserved are addresses that no node can have, as host:port, or as unix:/path with all that is below it: the API's own and
+	// the registry's.
 	Reserved []string
 	Logger   *slog.Logger
 	Audit    *slog.Logger // gets a line for each write and for whatever was denied; may be nil
@@ -64,7 +65,7 @@ type Server struct {
 	subjects   map[string]spec.Role
 	operations map[string]operation // by method and path
 	tokens     tokenCache
-	limits     limits
+	limits     *limits
 	reserved   reserved
 	beats      beats
 	metrics    *metrics
@@ -92,7 +93,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		registry: o.Registry, local: o.Local, log: o.Logger, auditLog: o.Audit,
 		open: o.Token == "" && len(o.Subjects) == 0, token: o.Token, subjects: o.Subjects, operations: operations, reserved: own,
-		tokens: tokenCache{registry: o.Registry, known: map[string]knownToken{}}, limits: limits{callers: map[string]*limited{}},
+		tokens: tokenCache{registry: o.Registry, known: map[string]knownToken{}}, limits: newLimits(),
 	}
 	s.metrics, s.docs, s.closing = newMetrics(s), sync.OnceValues(newDocs), make(chan struct{})
 	e := echo.New()
@@ -120,7 +121,7 @@ func (s *Server) answerError(err error, c echo.Context) {
 		p, internal = routingProblem(e, c.Request()), false
 	}
 	if internal {
-		s.log.Error("request failed", "method", c.Request().Method, "path", c.Request().URL.Path, "error", err)
+		s.log.Error("request failed", "method", c.Request().Method, "path", withoutTokens(c.Request().URL.Path), "error", err)
 	}
 	p.write(c.Response())
 }

@@ -24,8 +24,10 @@ const (
 )
 
 const (
-	// tokenAge is how long a token is believed to be as it was read: a revoked one is refused that much later.
-	tokenAge = 2 * time.Second
+	// tokenAge is how long a token is believed to be as it was read, and tokenWait is how long the registry has to say so
+	// anew: a revoked one is refused after both at the latest.
+	tokenAge  = time.Second
+	tokenWait = time.Second
 	// tokenAway is how long it is believed while the registry is away.
 	tokenAway = time.Hour
 	// maxTokens are remembered.
@@ -59,44 +61,59 @@ func expired(t spec.Token) bool { return t.Expires != nil && !time.Now().Before(
 type tokenCache struct {
 	registry Registry
 
-	mu    sync.Mutex
-	known map[string]knownToken
+	mu      sync.Mutex
+	known   map[string]knownToken
+	changes int // of this instance's own
 }
 
 // knownToken is a token as it was read; without a hash there was none.
 type knownToken struct {
 	spec.Token
-	read time.Time
+	read  time.Time // when the registry said so
+	asked time.Time // when it was asked last
 }
 
-// find returns the token of a name, or why there is none. slow is asked before the registry is, and says that the caller has
-// guessed too often.
-func (c *tokenCache) find(ctx context.Context, name string, slow func() bool) (spec.Token, error) {
+// find returns the token with a name and a hash. slow says that the caller guesses too often: then the registry is not
+// asked for what he shows, unless it was right a moment ago.
+func (c *tokenCache) find(ctx context.Context, name, hash string, slow func() bool) (spec.Token, error) {
 	c.mu.Lock()
 	known, ok := c.known[name]
+	right := ok && sameText(known.Hash, hash)
+	fresh := ok && time.Since(known.asked) <= tokenAge
+	if right && !fresh { // one asks; the others go by what is known meanwhile
+		c.known[name] = knownToken{known.Token, known.read, time.Now()}
+	}
+	changes := c.changes
 	c.mu.Unlock()
-	if !ok || time.Since(known.read) > tokenAge {
-		if slow() {
+	if !fresh {
+		if !right && slow() {
 			return spec.Token{}, errTooManyFailures
 		}
 		read, err := c.read(ctx, name)
 		switch {
 		case err == nil:
 			known = read
-			c.remember(name, read)
-		case !ok || known.Hash == "" || time.Since(known.read) > tokenAway:
-			return spec.Token{}, problemf(http.StatusServiceUnavailable, "the registry did not answer, so the token cannot be checked; try again: %s", err)
+			c.remember(name, read, changes)
+		case !right || time.Since(known.read) > tokenAway:
+			return spec.Token{}, errTokenUnknown
 		}
 	}
-	if known.Hash == "" {
+	if !sameText(known.Hash, hash) {
 		return spec.Token{}, errNoToken
 	}
 	return known.Token, nil
 }
 
+// errTokenUnknown says nothing of the registry: whoever is told has not shown who he is.
+var errTokenUnknown = newProblem(http.StatusServiceUnavailable, "the registry did not answer, so the token cannot be checked; try again")
+
+// read asks the registry. A caller who leaves does not end that: others wait for what it says.
 func (c *tokenCache) read(ctx context.Context, name string) (knownToken, error) {
-	read := knownToken{read: time.Now()}
-	o, err := c.registry.Get(ctx, registry.Ref{Kind: registry.KindToken, Name: name})
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), tokenWait)
+	defer cancel()
+	now := time.Now()
+	read := knownToken{read: now, asked: now}
+	o, err := c.registry.Get(ctx, tokenRef(name))
 	if errors.Is(err, registry.ErrNotFound) {
 		return read, nil
 	}
@@ -110,11 +127,16 @@ func (c *tokenCache) read(ctx context.Context, name string) (knownToken, error) 
 	return read, nil
 }
 
-func (c *tokenCache) remember(name string, t knownToken) {
+// remember keeps what was read, unless this instance changed a token in between. When there is no room, names of no token
+// go first, since anybody can make them up.
+func (c *tokenCache) remember(name string, t knownToken, changes int) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	if changes != c.changes {
+		return
+	}
 	if len(c.known) >= maxTokens {
-		maps.DeleteFunc(c.known, func(_ string, k knownToken) bool { return time.Since(k.read) > tokenAge })
+		maps.DeleteFunc(c.known, func(_ string, k knownToken) bool { return k.Hash == "" || time.Since(k.read) > tokenAway })
 	}
 	if len(c.known) < maxTokens {
 		c.known[name] = t
@@ -125,5 +147,6 @@ func (c *tokenCache) remember(name string, t knownToken) {
 func (c *tokenCache) forget(name string) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.changes++
 	delete(c.known, name)
 }

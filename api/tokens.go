@@ -92,7 +92,7 @@ func (s *Server) DeleteToken(ctx context.Context, r DeleteTokenRequestObject) (D
 
 // commitToken writes or deletes a token: a change like any other, but one that no gateway has to follow.
 func (s *Server) commitToken(ctx context.Context, op registry.Op, reason string) (registry.Committed, error) {
-	done, err := s.registry.Commit(ctx, registry.Tx{Ops: []registry.Op{op}, Author: author(ctx), Reason: reason})
+	done, err := s.registry.Commit(ctx, registry.Tx{Ops: []registry.Op{op}, Author: author(ctx), Reason: withoutTokens(reason)})
 	if err != nil {
 		return done, s.fault(err)
 	}

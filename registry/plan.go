@@ -78,7 +78,7 @@ func NewPlan(tx Tx, head Seq, have map[Ref]Object, at time.Time) (*Plan, error) 
 		}
 		changed.Before = cur.Value
 		if op.Kind.Confidential() {
-			changed.Before, changed.After = nil, nil
+			changed.Before, changed.After = withheld(changed.Before), withheld(changed.After)
 		}
 		p.Changed = append(p.Changed, op.Ref)
 		entry.Changes = append(entry.Changes, changed)
@@ -96,6 +96,14 @@ func NewPlan(tx Tx, head Seq, have map[Ref]Object, at time.Time) (*Plan, error) 
 		return nil, &TooLargeError{What: "bytes", Have: size, Limit: MaxTxBytes}
 	}
 	return p, nil
+}
+
+// withheld stands for a value that the history does not hold: it shows only that there was one.
+func withheld(value json.RawMessage) json.RawMessage {
+	if value == nil {
+		return nil
+	}
+	return json.RawMessage("{}")
 }
 
 // After returns the state as it would be with the plan carried out in the state that base reads.

@@ -197,7 +197,7 @@ type Change struct {
 	Changes []ObjectChanged `json:"changes"`
 }
 
-// ObjectChanged is one object of a Change. Those of Confidential kinds have neither Before nor After.
+// ObjectChanged is one object of a Change. Of those of Confidential kinds, Before and After are {} where there was a value.
 type ObjectChanged struct {
 	Kind   Kind            `json:"kind"`
 	Name   string          `json:"name"`

@@ -9,14 +9,14 @@ import (
 )
 
 // auditLog returns the logger of the audit log, nil for none, and what closes it.
-func (l *listenFlags) auditLogger() (*slog.Logger, io.Closer, error) {
+func (l *listenFlags) auditLogger(log *slog.Logger) (*slog.Logger, io.Closer, error) {
 	switch l.auditLog {
 	case "":
 		return nil, io.NopCloser(nil), nil
 	case "-":
 		return slog.New(slog.NewJSONHandler(os.Stderr, nil)), io.NopCloser(nil), nil
 	}
-	file := &movingFile{path: l.auditLog}
+	file := &movingFile{path: l.auditLog, log: log}
 	if err := file.open(); err != nil {
 		return nil, nil, fmt.Errorf("open --audit-log: %w", err)
 	}
@@ -27,9 +27,11 @@ func (l *listenFlags) auditLogger() (*slog.Logger, io.Closer, error) {
 // nobody.
 type movingFile struct {
 	path string
+	log  *slog.Logger // is told when lines are lost
 
-	mu   sync.Mutex
-	file *os.File
+	mu      sync.Mutex
+	file    *os.File
+	failing bool
 }
 
 func (m *movingFile) open() error {
@@ -48,6 +50,19 @@ func (m *movingFile) open() error {
 func (m *movingFile) Write(p []byte) (int, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
+	n, err := m.write(p)
+	if failing := err != nil; failing != m.failing {
+		m.failing = failing
+		if failing {
+			m.log.Error("the audit log takes no lines; what happens is not written down", "error", err)
+		} else {
+			m.log.Info("the audit log takes lines again")
+		}
+	}
+	return n, err
+}
+
+func (m *movingFile) write(p []byte) (int, error) {
 	have, err := m.file.Stat()
 	if err != nil {
 		return 0, err

@@ -41,14 +41,18 @@ func (l *listenFlags) register(flags *pflag.FlagSet) {
 	flags.StringVar(&l.auditLog, "audit-log", "", `file of the audit log, JSON lines; "-" is standard error (default: none)`)
 }
 
+// local says whether the API answers this machine alone.
+func (l *listenFlags) local() bool {
+	host, _, _ := net.SplitHostPort(l.listen) // check has looked at it
+	ip := net.ParseIP(host)
+	return host == "localhost" || ip != nil && ip.IsLoopback()
+}
+
 // check refuses settings that would let in more than was meant.
 func (l *listenFlags) check() error {
-	host, _, err := net.SplitHostPort(l.listen)
-	if err != nil {
+	if _, _, err := net.SplitHostPort(l.listen); err != nil {
 		return fmt.Errorf("--listen %q: write it as 127.0.0.1:7070: %w", l.listen, err)
 	}
-	ip := net.ParseIP(host)
-	local := host == "localhost" || ip != nil && ip.IsLoopback()
 	switch {
 	case (l.cert == "") != (l.key == ""):
 		return errors.New("--tls-cert and --tls-key belong together: give both, or none")
@@ -56,14 +60,17 @@ func (l *listenFlags) check() error {
 		return errors.New("--tls-client-ca needs TLS: give --tls-cert and --tls-key")
 	case (l.clientCA == "") != (len(l.roles) == 0):
 		return errors.New("--tls-client-ca and --tls-role belong together: the one says whose certificates are taken, the other what they are good for")
-	case !local && l.tokenFile == "" && l.clientCA == "":
+	case !l.local() && l.tokenFile == "" && l.clientCA == "":
 		return fmt.Errorf("--listen %s: beyond loopback the API needs a token or client certificates: name --token-file or --tls-client-ca", l.listen)
-	case !local && l.cert == "" && !l.plain:
+	case !l.local() && l.cert == "" && !l.plain:
 		return fmt.Errorf("--listen %s: beyond loopback tokens must not travel in the clear: give --tls-cert and --tls-key, "+
 			"or say --insecure-listen when something in front of it speaks TLS", l.listen)
 	}
 	return nil
 }
+
+// minToken is how long the admin's token is at least, where others can try to guess it.
+const minToken = 16
 
 // token returns the admin's token, or "".
 func (l *listenFlags) token() (string, error) {
@@ -73,6 +80,9 @@ func (l *listenFlags) token() (string, error) {
 	token, err := readSecret(l.tokenFile)
 	if err == nil && token == "" {
 		err = errors.New("the file is empty")
+	}
+	if err == nil && !l.local() && len(token) < minToken {
+		err = fmt.Errorf("%d characters can be guessed: make another one with `openssl rand -hex 32`", len(token))
 	}
 	if err != nil {
 		return "", fmt.Errorf("read --token-file: %w", err)
@@ -145,11 +155,12 @@ type certificateFile struct {
 const certificateAge = time.Second
 
 func (c *certificateFile) load() error {
+	c.print, c.looked = c.fingerprint(), time.Now() // before the files are read: what comes in between is seen next time
 	pair, err := tls.LoadX509KeyPair(c.cert, c.key)
 	if err != nil {
 		return fmt.Errorf("read --tls-cert and --tls-key: %w", err)
 	}
-	c.loaded, c.print, c.looked = &pair, c.fingerprint(), time.Now()
+	c.loaded = &pair
 	return nil
 }
 
@@ -169,8 +180,7 @@ func (c *certificateFile) get(*tls.ClientHelloInfo) (*tls.Certificate, error) {
 	defer c.mu.Unlock()
 	if now := time.Now(); now.Sub(c.looked) > certificateAge {
 		c.looked = now
-		if now := c.fingerprint(); now != c.print {
-			c.print = now
+		if c.fingerprint() != c.print {
 			if err := c.load(); err != nil {
 				c.log.Error("the API's certificate was not renewed; the last one is shown", "error", err)
 			}

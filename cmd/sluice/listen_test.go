@@ -22,7 +22,7 @@ import (
 
 func TestWhoIsLetIn(t *testing.T) {
 	t.Parallel()
-	file, empty := writeFile(t, "secret\n"), writeFile(t, "\n")
+	file, short, empty := writeFile(t, "secret-of-an-admin\n"), writeFile(t, "short\n"), writeFile(t, "\n")
 	for _, tt := range []struct {
 		flags listenFlags
 		want  string
@@ -36,8 +36,8 @@ func TestWhoIsLetIn(t *testing.T) {
 		{listenFlags{listen: "10.0.0.1:7070"}, "", "needs a token"},
 		{listenFlags{listen: "7070"}, "", "--listen"},
 		{listenFlags{listen: ":7070", tokenFile: file}, "", "in the clear"},
-		{listenFlags{listen: ":7070", tokenFile: file, plain: true}, "secret", ""},
-		{listenFlags{listen: ":7070", tokenFile: file, cert: "a", key: "b"}, "secret", ""},
+		{listenFlags{listen: ":7070", tokenFile: file, plain: true}, "secret-of-an-admin", ""},
+		{listenFlags{listen: ":7070", tokenFile: file, cert: "a", key: "b"}, "secret-of-an-admin", ""},
 		{listenFlags{listen: ":7070", clientCA: "ca", roles: []string{"ops=operator"}, cert: "a", key: "b"}, "", ""},
 		{listenFlags{listen: ":7070", clientCA: "ca", cert: "a", key: "b"}, "", "belong together"},
 		{listenFlags{listen: "127.0.0.1:7070", roles: []string{"ops=operator"}}, "", "belong together"},
@@ -46,6 +46,8 @@ func TestWhoIsLetIn(t *testing.T) {
 		{listenFlags{listen: "127.0.0.1:7070", clientCA: "ca", cert: "a", key: "b", roles: []string{"ops"}}, "", "write it as"},
 		{listenFlags{listen: "127.0.0.1:7070", clientCA: "ca", cert: "a", key: "b", roles: []string{"ops=king"}}, "", "write it as"},
 		{listenFlags{listen: "127.0.0.1:7070", clientCA: "ca", cert: "a", key: "b", roles: []string{"ops=registrar"}}, "", "a registrar has limits"},
+		{listenFlags{listen: ":7070", tokenFile: short, plain: true}, "", "can be guessed"},
+		{listenFlags{listen: "127.0.0.1:7070", tokenFile: short}, "short", ""},
 		{listenFlags{listen: ":7070", tokenFile: empty, plain: true}, "", "the file is empty"},
 		{listenFlags{listen: ":7070", tokenFile: "/nonexistent", plain: true}, "", "read --token-file"},
 	} {
@@ -119,13 +121,13 @@ func TestTLSAndClientCertificates(t *testing.T) {
 	t.Parallel()
 	ca := newAuthority(t)
 	ca.sign("server", &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageServerAuth}})
-	for _, client := range []string{"ops", "stranger"} {
+	for _, client := range []string{"ops", "stranger", "CN=boss"} {
 		ca.sign(client, &x509.Certificate{ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth}})
 	}
 	tokenFile := writeFile(t, "admin-token")
 	flags := listenFlags{
 		listen: "127.0.0.1:0", cert: ca.path("server.pem"), key: ca.path("server.key"), clientCA: ca.path("ca.pem"),
-		roles: []string{"ops=operator"}, tokenFile: tokenFile,
+		roles: []string{"ops=operator", "CN=boss=admin"}, tokenFile: tokenFile,
 	}
 	if err := flags.check(); err != nil {
 		t.Fatal(err)
@@ -160,13 +162,14 @@ func TestTLSAndClientCertificates(t *testing.T) {
 		says string
 		code int
 	}{
-		"certificate":             {append(apply, by("ops")...), "", 0},
-		"token":                   {append(apply, "--token-file", tokenFile), "", 0},
-		"nobody":                  {apply, "Authorization: Bearer", 1},
-		"certificate of no role":  {append(apply, by("stranger")...), "no role is given", 1},
-		"no authority":            {[]string{"apply", "-f", "-"}, "certificate", 1},
-		"file that is not there":  {append(apply, "--api-cert", "/nowhere", "--api-key", "/nowhere"), "read --api-cert", 1},
-		"certificate, not enough": {append([]string{"token", "list", "--api-ca", ca.path("ca.pem")}, by("ops")...), "needs the role", 1},
+		"certificate":                    {append(apply, by("ops")...), "", 0},
+		"token":                          {append(apply, "--token-file", tokenFile), "", 0},
+		"nobody":                         {apply, "Authorization: Bearer", 1},
+		"certificate of no role":         {append(apply, by("stranger")...), "no role is given", 1},
+		"name that looks like a subject": {append(apply, by("CN=boss")...), "no role is given", 1},
+		"no authority":                   {[]string{"apply", "-f", "-"}, "certificate", 1},
+		"file that is not there":         {append(apply, "--api-cert", "/nowhere", "--api-key", "/nowhere"), "read --api-cert", 1},
+		"certificate, not enough":        {append([]string{"token", "list", "--api-ca", ca.path("ca.pem")}, by("ops")...), "needs the role", 1},
 	} {
 		if _, stderr, code := in.sluice(t, document, tt.args...); code != tt.code || !strings.Contains(stderr, tt.says) {
 			t.Errorf("%s: code %d: %s", what, code, stderr)
@@ -199,16 +202,24 @@ func TestAuditLogFollowsRotation(t *testing.T) {
 	t.Parallel()
 	path := filepath.Join(t.TempDir(), "audit.log")
 	flags := listenFlags{auditLog: path}
-	log, closer, err := flags.auditLogger()
+	var said strings.Builder
+	log, closer, err := flags.auditLogger(slog.New(slog.NewTextHandler(&said, nil)))
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer closer.Close()
 	log.Info("first")
 	if err := os.Rename(path, path+".1"); err != nil {
 		t.Fatal(err)
 	}
 	log.Info("second")
+	if err := closer.Close(); err != nil {
+		t.Fatal(err)
+	}
+	log.Info("third")
+	log.Info("fourth")
+	if n := strings.Count(said.String(), "the audit log takes no lines"); n != 1 {
+		t.Errorf("lost lines are told %d times: %s", n, &said)
+	}
 	for file, want := range map[string]string{path + ".1": "first", path: "second"} {
 		text, err := os.ReadFile(file)
 		if err != nil || strings.Count(string(text), "\n") != 1 || !strings.Contains(string(text), want) {

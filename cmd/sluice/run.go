@@ -140,7 +140,7 @@ func (f *runFlags) run(ctx context.Context) (err error) {
 	if err != nil {
 		return err
 	}
-	audit, closer, err := f.api.auditLogger()
+	audit, closer, err := f.api.auditLogger(log)
 	if err != nil {
 		return err
 	}
@@ -189,7 +189,7 @@ func (f *runFlags) run(ctx context.Context) (err error) {
 		Facts: func() controlplane.Facts { return f.facts(driver) },
 	})
 	handler, err := api.New(api.Options{
-		Registry: reg, Local: controller, Token: token, Subjects: subjects, Reserved: f.reserved(listener), Logger: log, Audit: audit,
+		Registry: reg, Local: controller, Token: token, Subjects: subjects, Reserved: f.reserved(ctx, listener, server, log), Logger: log, Audit: audit,
 	})
 	if err != nil {
 		return err
@@ -219,16 +219,34 @@ func (f *runFlags) run(ctx context.Context) (err error) {
 	return nil
 }
 
-// reserved returns the addresses that no node can have: the API's own and the registry's.
-func (f *runFlags) reserved(listener net.Listener) []string {
-	own := []string{listener.Addr().String()}
-	urls := []string{f.etcdListen}
-	if f.registry != embeddedRegistry {
+// lookupTime is how long names of the registry are looked up.
+const lookupTime = 2 * time.Second
+
+// reserved returns the addresses that no node can have: the API's own, the registry's, and sockets in the state directory.
+func (f *runFlags) reserved(ctx context.Context, listener net.Listener, server *etcd.Embedded, log *slog.Logger) []string {
+	own := []string{listener.Addr().String(), "unix:" + f.stateDir}
+	var urls []string
+	if server != nil {
+		urls = append(urls, server.ClientURL())
+	} else {
 		urls, _ = endpoints(f.registry) // it was opened with them
 	}
+	ctx, cancel := context.WithTimeout(ctx, lookupTime)
+	defer cancel()
 	for _, text := range urls {
-		if u, err := url.Parse(text); err == nil && u.Port() != "" {
-			own = append(own, u.Host)
+		u, err := url.Parse(text)
+		switch {
+		case err != nil:
+		case u.Scheme == "unix":
+			own = append(own, "unix:"+u.Path)
+		case u.Port() != "":
+			addrs, err := net.DefaultResolver.LookupNetIP(ctx, "ip", u.Hostname())
+			if err != nil {
+				log.Warn("the registry's name was not found: nodes may be registered at its address", "name", u.Hostname(), "error", err)
+			}
+			for _, addr := range addrs {
+				own = append(own, net.JoinHostPort(addr.String(), u.Port()))
+			}
 		}
 	}
 	return own
