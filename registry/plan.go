@@ -85,9 +85,11 @@ func NewPlan(tx Tx, head Seq, have map[Ref]Object, at time.Time) (*Plan, error) 
 		if op.Kind.Confidential() {
 			changed.Before, changed.After = nil, nil
 		}
-		rollout.Changes = append(rollout.Changes, RolledOut{
-			Kind: op.Kind, Name: op.Name, Seq: p.Seq, BeforeSeq: cur.Seq, Before: changed.Before, Deleted: op.Value == nil,
-		})
+		if op.Kind.RolledOut() {
+			rollout.Changes = append(rollout.Changes, RolledOut{
+				Kind: op.Kind, Name: op.Name, Seq: p.Seq, BeforeSeq: cur.Seq, Before: changed.Before, Deleted: op.Value == nil,
+			})
+		}
 		p.Changed = append(p.Changed, op.Ref)
 		entry.Changes = append(entry.Changes, changed)
 	}
@@ -99,7 +101,7 @@ func NewPlan(tx Tx, head Seq, have map[Ref]Object, at time.Time) (*Plan, error) 
 		return nil, fmt.Errorf("encode the history entry of seq %d: %w", p.Seq, err)
 	}
 	p.History = Object{Kind: KindHistory, Name: HistoryName(p.Seq), Seq: p.Seq, Value: value}
-	if tx.Rollout != nil {
+	if tx.Rollout != nil && len(rollout.Changes) > 0 {
 		rollout.Settings = *tx.Rollout
 		value, err := MarshalJSON(rollout)
 		if err != nil {

@@ -96,6 +96,11 @@ type Roller interface {
 	DropRollout(ctx context.Context, seq Seq) error
 }
 
+// RolledOut reports whether changes of objects of the kind reach the gateways one after the other. Ops mean the others now.
+func (k Kind) RolledOut() bool {
+	return slices.Contains([]Kind{KindSecret, KindCertificate, KindUpstream, KindSite}, k)
+}
+
 // RolloutRef names the rollout of seq.
 func RolloutRef(seq Seq) Ref { return Ref{KindRollout, HistoryName(seq)} }
 
