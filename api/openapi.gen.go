@@ -721,7 +721,7 @@ type RolloutGateway struct {
 	// Since When its turn came
 	Since time.Time `json:"since,omitempty,omitzero"`
 
-	// State waits: for its wave. gone: its turn had come, and it does not report any more. released: its turn has come, and it reports of another rollout by now.
+	// State waits: for its wave. gone: its turn had come, and it does not report any more. released: its turn has come, and the rollout has ended, or the gateway does not say yet.
 	State RolloutGatewayState `json:"state"`
 
 	// Wave 1 is the first; absent while it waits
@@ -730,7 +730,7 @@ type RolloutGateway struct {
 	Wave int `json:"wave,omitempty,omitzero"`
 }
 
-// RolloutGatewayState waits: for its wave. gone: its turn had come, and it does not report any more. released: its turn has come, and it reports of another rollout by now.
+// RolloutGatewayState waits: for its wave. gone: its turn had come, and it does not report any more. released: its turn has come, and the rollout has ended, or the gateway does not say yet.
 type RolloutGatewayState string
 
 // RolloutList defines model for RolloutList.

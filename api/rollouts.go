@@ -148,7 +148,7 @@ func rolloutOf(r registry.Rollout, fleet []controlplane.Status) Rollout {
 		for _, st := range fleet {
 			if st.Gateway == name {
 				g.State = "released"
-				if st.Rollout != nil && st.Rollout.Seq == r.Seq {
+				if st.Rollout != nil && st.Rollout.Seq == r.Seq && !r.HasEnded() {
 					g.State, g.Message = RolloutGatewayState(st.Rollout.State), st.Rollout.Message
 				}
 			}
@@ -156,7 +156,7 @@ func rolloutOf(r registry.Rollout, fleet []controlplane.Status) Rollout {
 		out.Gateways = append(out.Gateways, g)
 	}
 	for _, st := range fleet {
-		if _, released := r.Released[st.Gateway]; !released && st.Rollout != nil && st.Rollout.Seq == r.Seq {
+		if _, released := r.Released[st.Gateway]; !released && !r.HasEnded() && st.Rollout != nil && st.Rollout.Seq == r.Seq {
 			out.Gateways = append(out.Gateways, RolloutGateway{Gateway: st.Gateway, Group: st.Group, State: RolloutGatewayState(st.Rollout.State)})
 		}
 	}

@@ -55,7 +55,7 @@ func (c *crew) revert(ctx context.Context, r registry.Rollout, later []registry.
 func rebase(later *registry.Rollout, r registry.Rollout) {
 	for i, c := range later.Changes {
 		j := slices.IndexFunc(r.Changes, func(o registry.RolledOut) bool { return o.Ref() == c.Ref() })
-		if j < 0 || c.BeforeSeq != r.Changes[j].Seq && !(r.Changes[j].Deleted && c.BeforeSeq == 0) {
+		if j < 0 || c.BeforeSeq != r.Changes[j].Seq && (!r.Changes[j].Deleted || c.BeforeSeq != 0) {
 			continue
 		}
 		later.Changes[i].BeforeSeq, later.Changes[i].Before = r.Changes[j].BeforeSeq, r.Changes[j].Before
