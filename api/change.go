@@ -88,8 +88,12 @@ func (s *Server) tryChange(ctx context.Context, c change) (outcome, error) {
 	if err != nil {
 		return outcome{}, err
 	}
+	pace, err := s.paceOf(ctx, p)
+	if err != nil {
+		return outcome{}, err
+	}
 	var trial *controlplane.Trial
-	tx := registry.Tx{Ops: p.ops, Author: author(ctx), Reason: withoutTokens(c.reason), Check: func(ctx context.Context, after registry.View) error {
+	tx := registry.Tx{Ops: p.ops, Author: author(ctx), Reason: withoutTokens(c.reason), Rollout: pace, Check: func(ctx context.Context, after registry.View) error {
 		if err := s.check(ctx, p, after); err != nil {
 			return err
 		}

@@ -69,6 +69,9 @@ var goTypes = map[string]reflect.Type{
 	"controlplane.Live":              reflect.TypeFor[controlplane.Live](),
 	"controlplane.Generation":        reflect.TypeFor[controlplane.Generation](),
 	"controlplane.Worker":            reflect.TypeFor[controlplane.Worker](),
+	"controlplane.RolloutPart":       reflect.TypeFor[controlplane.RolloutPart](),
+	"controlplane.PartState":         reflect.TypeFor[controlplane.PartState](),
+	"registry.RolloutState":          reflect.TypeFor[registry.RolloutState](),
 	"controlplane.Findings":          reflect.TypeFor[controlplane.Findings](),
 	"controlplane.FailingNode":       reflect.TypeFor[controlplane.FailingNode](),
 	"controlplane.HeldNode":          reflect.TypeFor[controlplane.HeldNode](),
@@ -85,7 +88,10 @@ var enums = map[string][]string{
 	"Phase":     text(controlplane.Starting, controlplane.InStep, controlplane.Applying, controlplane.Waiting, controlplane.Failed),
 	"NodeState": text(controlplane.NodeUp, controlplane.NodeSuspect, controlplane.NodeHeld, controlplane.NodeUnhealthy, controlplane.NodeIgnored,
 		controlplane.NodeFlapping, controlplane.NodeStranger, controlplane.NodeDraining, controlplane.NodeDisabled),
-	"How": text(controlplane.Nothing, controlplane.Reload, controlplane.Start),
+	"RolloutState": text(registry.RolloutRunning, registry.RolloutPaused, registry.RolloutReverting, registry.RolloutDone, registry.RolloutPromoted,
+		registry.RolloutReverted, registry.RolloutMerged),
+	"PartState": text(controlplane.PartWaits, controlplane.PartApplying, controlplane.PartLive, controlplane.PartRefused),
+	"How":       text(controlplane.Nothing, controlplane.Reload, controlplane.Start),
 }
 
 func text[T ~string](values ...T) []string {

@@ -13,11 +13,16 @@ import (
 // report has another gateway report to the registry.
 func (in *instance) report(name string) {
 	in.t.Helper()
-	value, err := json.Marshal(*newLocal(name).status.Load())
+	in.reportStatus(*newLocal(name).status.Load())
+}
+
+func (in *instance) reportStatus(s controlplane.Status) {
+	in.t.Helper()
+	value, err := json.Marshal(s)
 	if err != nil {
 		in.t.Fatal(err)
 	}
-	if err := in.registry.Hold(in.t.Context(), registry.Object{Kind: registry.KindGateway, Name: name, Value: value}, time.Minute); err != nil {
+	if err := in.registry.Hold(in.t.Context(), registry.Object{Kind: registry.KindGateway, Name: s.Gateway, Value: value}, time.Minute); err != nil {
 		in.t.Fatal(err)
 	}
 }

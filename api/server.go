@@ -22,6 +22,7 @@ import (
 type Registry interface {
 	registry.Store
 	registry.Nodes
+	registry.Roller
 	Health() registry.Health
 	MinTTL() time.Duration
 }
@@ -49,6 +50,8 @@ type Options struct {
 	// Reserved are addresses that no node can have, as host:port, or as unix:/path with all that is below it: the API's own and
 	// the registry's.
 	Reserved []string
+	// Rollouts are the pace at which changes that are made here reach the gateways; without a canary, they do at once.
+	Rollouts registry.RolloutSettings
 	Logger   *slog.Logger
 	Audit    *slog.Logger // gets a line for each write and for whatever was denied; may be nil
 }
@@ -67,6 +70,7 @@ type Server struct {
 	tokens     tokenCache
 	limits     *limits
 	reserved   reserved
+	pace       registry.RolloutSettings
 	beats      beats
 	metrics    *metrics
 	docs       func() (docsPage, error)
@@ -92,7 +96,7 @@ func New(o Options) (*Server, error) {
 	}
 	s := &Server{
 		registry: o.Registry, local: o.Local, log: o.Logger, auditLog: o.Audit,
-		open: o.Token == "" && len(o.Subjects) == 0, token: o.Token, subjects: o.Subjects, operations: operations, reserved: own,
+		open: o.Token == "" && len(o.Subjects) == 0, token: o.Token, subjects: o.Subjects, operations: operations, reserved: own, pace: o.Rollouts,
 		tokens: tokenCache{registry: o.Registry, known: map[string]knownToken{}}, limits: newLimits(),
 	}
 	s.metrics, s.docs, s.closing = newMetrics(s), sync.OnceValues(newDocs), make(chan struct{})

@@ -131,16 +131,19 @@ type gatewayOutcome struct {
 	GatewayOutcome
 	status controlplane.Status
 	seq    registry.Seq
-	left   bool // it is live without an object that was changed
+	left   bool // it is live without an object that was changed, or the change was taken back
 }
 
 // outcomes tells what became of a change on the own gateway and on others; sorted by name.
 func (s *Server) outcomes(ctx context.Context, others []controlplane.Status, seq registry.Seq, changed []registry.Ref) []gatewayOutcome {
 	var out []gatewayOutcome
+	back := s.takenBack(seq)
 	for _, st := range append(slices.Clip(others), s.local.Status(ctx)) {
 		o := gatewayOutcome{status: st, seq: seq}
 		o.Gateway, o.Group, o.SeqLive, o.RevisionLive = st.Gateway, st.Group, st.SeqLive, st.RevisionLive
 		switch problems := problemsOf(st, changed); {
+		case back != "":
+			o.left, o.Why = true, back
 		case st.SeqLive < seq:
 			o.Why = waitsFor(st)
 		case len(problems) > 0:
@@ -178,6 +181,8 @@ func waitsFor(st controlplane.Status) string {
 	switch {
 	case st.Failure != nil:
 		return "the last good configuration serves: " + st.Failure.Message
+	case st.Rollout != nil && st.Rollout.State == controlplane.PartWaits:
+		return fmt.Sprintf("it waits for its wave of the rollout of seq %d", st.Rollout.Seq)
 	case st.Wait != nil:
 		return fmt.Sprintf("waiting: %s; %s", st.Wait.What, st.Wait.Why)
 	case !st.Registry.Connected:

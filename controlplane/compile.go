@@ -21,6 +21,7 @@ type Facts struct {
 	Files        map[string]FileFact
 	Refused      map[Version]string // what nginx did not take, and its words
 	Rulings      map[string]Ruling  // of the guard, by upstream; without one, all registered nodes are up
+	Growing      map[string]bool    // upstreams that are being rolled out: see wantSlots
 }
 
 // FileFact is a file of this machine that a certificate names.

@@ -52,6 +52,9 @@ func UpstreamService(u spec.Upstream) string {
 
 // Uses returns the services that an object needs: what registries that watch by service must know.
 func Uses(o registry.Object) []string {
+	if o.Kind == registry.KindRollout {
+		return usesBefore(o)
+	}
 	if o.Kind != registry.KindUpstream {
 		return nil
 	}
@@ -97,7 +100,7 @@ func (c *compiler) compileUpstream(name string, u spec.Upstream) *upstream {
 	}
 	if u.Balance.Method == spec.IPHash {
 		table := c.slots(name)
-		result.slots = wantSlots(table, members)
+		result.slots = wantSlots(table, members, c.facts.Growing[name])
 		byKey := make(map[string]member, len(members))
 		for _, m := range members {
 			byKey[m.key] = m
@@ -211,9 +214,10 @@ func (c *compiler) slots(upstream string) registry.SlotTable {
 	return c.snapshot.Slots[i]
 }
 
-// wantSlots returns the table that members need, or nil when it is the one that is stored. A member that only the guard of
+// wantSlots returns the table that members need, or nil when it is the one that is stored. While the upstream is being
+// rolled out, the gateways do not agree on its nodes: then the table only grows, by those of all of them. A member that only the guard of
 // this gateway keeps has the slot that it has: another gateway may see it otherwise, and the two would take turns.
-func wantSlots(stored registry.SlotTable, members []member) *registry.SlotTable {
+func wantSlots(stored registry.SlotTable, members []member, growing bool) *registry.SlotTable {
 	holds := map[string]bool{}
 	for _, s := range stored.Slots {
 		holds[s.Node] = s.Absent == 0
@@ -224,7 +228,11 @@ func wantSlots(stored registry.SlotTable, members []member) *registry.SlotTable 
 			nodes = append(nodes, Slotted{Node: m.key, Weight: m.weight})
 		}
 	}
-	next := Assign(stored.Slots, nodes)
+	assign := Assign
+	if growing {
+		assign = grow
+	}
+	next := assign(stored.Slots, nodes)
 	if slices.Equal(next, stored.Slots) && (stored.Version > 0 || len(next) == 0) {
 		return nil
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"reflect"
 	"slices"
 	"sync/atomic"
 	"time"
@@ -24,10 +25,10 @@ type Renderer interface {
 // Source is what the controller needs of a registry.
 type Source interface {
 	registry.Watcher
+	registry.Store
 	registry.Slotter
 	registry.Leaser
-	List(ctx context.Context, kind registry.Kind, from string, limit int) (registry.Page, error) // as a registry.Store's
-	Commit(ctx context.Context, tx registry.Tx) (registry.Committed, error)                      // likewise
+	registry.Roller
 }
 
 // Options are what a Controller is made of. All are required but Checker and Wake.
@@ -70,6 +71,7 @@ type Controller struct {
 	status  atomic.Pointer[Status]
 	events  *Events
 	counter applyCounter
+	crew    *crew
 	latest  atomic.Pointer[registry.Snapshot] // nil before there is one
 	ground  atomic.Pointer[ground]            // of trials; nil before there is one
 	loaded  *LastGood                         // from disk; nil when there was none
@@ -83,6 +85,7 @@ func New(o Options) *Controller {
 	c := &Controller{
 		Options: o, retry: make(chan struct{}, 1), changed: make(chan struct{}, 1), events: NewEvents(), memories: make(chan memory, 1),
 	}
+	c.crew = &crew{Controller: c, poke: make(chan struct{}, 1)}
 	last, ok, err := loadLastGood(o.LastGoodPath)
 	if err != nil {
 		o.Log.Warn("the last good state is of no use; waiting for the registry", "error", err)
@@ -105,6 +108,7 @@ func (c *Controller) Run(ctx context.Context) error {
 	g.Go(func() error { return newLoop(c).run(ctx, snapshots, told) })
 	g.Go(func() error { return c.report(ctx) })
 	g.Go(func() error { return c.watchHealth(ctx) })
+	g.Go(func() error { return c.crew.run(ctx) })
 	return g.Wait()
 }
 
@@ -164,8 +168,11 @@ func (c *Controller) watchHealth(ctx context.Context) error {
 
 // publish makes s the status; the report follows when it says something new.
 func (c *Controller) publish(s Status) {
-	c.events.Add(statusEvents(*c.status.Load(), s)...)
-	c.status.Store(&s)
+	was := *c.status.Swap(&s)
+	c.events.Add(statusEvents(was, s)...)
+	if !reflect.DeepEqual(was.Rollout, s.Rollout) {
+		poke(c.crew.poke)
+	}
 	poke(c.changed)
 }
 

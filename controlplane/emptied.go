@@ -42,7 +42,7 @@ func (d *desire) take(s registry.Snapshot, now time.Time) registry.Snapshot {
 	}
 	if s.Seq <= d.raw.Seq {
 		for _, o := range d.raw.Objects {
-			if !have[o.Ref()] {
+			if !have[o.Ref()] && o.Kind != registry.KindRollout { // those are dropped without a Seq
 				if len(d.kept) == 0 {
 					d.emptied, d.back = now, d.seen
 				}

@@ -140,6 +140,7 @@ func changedObjects(before, next []registry.Object) []string {
 	var names []string
 	merge(before, next, func(a, b *registry.Object) int { return compareRefs(a.Ref(), b.Ref()) }, func(was, is *registry.Object) {
 		switch {
+		case cmp.Or(was, is).Kind == registry.KindRollout: // it tells of a change, and is none
 		case was == nil:
 			names = append(names, is.Ref().String())
 		case is == nil || was.Seq != is.Seq:

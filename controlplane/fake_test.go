@@ -32,6 +32,8 @@ type fakeRegistry struct {
 	seq     registry.Seq
 	listErr error
 	commits []registry.Tx
+
+	rollouts map[registry.Seq]registry.Rollout
 }
 
 func (r *fakeRegistry) Watch(ctx context.Context, _ func(registry.Object) []string, out chan<- registry.Snapshot) error {
@@ -70,6 +72,38 @@ func (r *fakeRegistry) Commit(_ context.Context, tx registry.Tx) (registry.Commi
 	defer r.mu.Unlock()
 	r.commits = append(r.commits, tx)
 	return registry.Committed{Seq: r.seq + 1}, nil
+}
+
+func (r *fakeRegistry) Get(_ context.Context, ref registry.Ref) (registry.Object, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	for _, o := range r.lists[ref.Kind] {
+		if o.Name == ref.Name {
+			return o, nil
+		}
+	}
+	return registry.Object{}, registry.ErrNotFound
+}
+
+func (r *fakeRegistry) UpdateRollout(_ context.Context, seq registry.Seq, change func(*registry.Rollout) error) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	rollout, ok := r.rollouts[seq]
+	if !ok {
+		return registry.ErrNotFound
+	}
+	err := change(&rollout)
+	if err == nil {
+		r.rollouts[seq] = rollout
+	}
+	return err
+}
+
+func (r *fakeRegistry) DropRollout(_ context.Context, seq registry.Seq) error {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	delete(r.rollouts, seq)
+	return nil
 }
 
 // set changes what the registry answers.

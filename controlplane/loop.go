@@ -29,6 +29,7 @@ type loop struct {
 	recent [3]time.Time // the last changes, to tell a calm from a storm; oldest first
 	rest   time.Time    // until when the next proposal of a storm is not made: they would take all of a core
 
+	turn   turn      // as of wanted
 	wanted *proposal // nil when there is none, or it could not be rendered
 	live   *proposal // proven live
 	force  bool      // have the Applier look at nginx even if wanted is live
@@ -55,6 +56,7 @@ type proposal struct {
 	Compiled
 	bundle   templates.Bundle
 	snapshot registry.Snapshot
+	seq      registry.Seq // of the newest change that it has, and all before
 	stale    bool
 }
 
@@ -117,6 +119,7 @@ func (l *loop) take(s registry.Snapshot) {
 	if n := len(l.kept); n != kept {
 		l.Log.Warn("objects that the registry lost are kept", "objects", n, "seq", s.Seq)
 	}
+	l.crew.take(s.Objects)
 	l.change()
 }
 
@@ -138,7 +141,7 @@ func (l *loop) change() {
 	case l.dirty:
 		l.ready = earlier(later(now.Add(quietMin), l.rest), l.since.Add(quietMax))
 	case now.Sub(l.recent[0]) > calm:
-		l.since, l.ready = now, now
+		l.since, l.ready = now, now.Add(l.crew.jitter())
 	default:
 		l.since, l.ready = now, earlier(later(now.Add(quietMin), l.rest), now.Add(quietMax))
 	}
@@ -176,7 +179,9 @@ func (l *loop) look(ctx context.Context) {
 
 // readFiles reads the files that certificates name, and returns whether one is another than before.
 func (l *loop) readFiles() bool {
-	files := ReadFiles(CertificateFiles(l.snapshot, l.good))
+	both := l.snapshot // what stood before may need files too
+	both.Objects = slices.Concat(both.Objects, layBefore(l.snapshot, ActiveRollouts(l.snapshot.Objects)).Objects)
+	files := ReadFiles(CertificateFiles(both, l.good))
 	same := maps.EqualFunc(files, l.files, func(a, b FileFact) bool { return a.Err == b.Err && bytes.Equal(a.Data, b.Data) })
 	l.files = files
 	return !same
@@ -286,13 +291,18 @@ func (l *loop) propose() {
 	l.readFiles()
 	facts := l.Facts()
 	facts.Group, facts.Files, facts.Refused = l.Group, l.files, l.refusals()
-	facts.Rulings = l.judge(time.Now())
+	rollouts := ActiveRollouts(l.snapshot.Objects)
+	held := slices.DeleteFunc(slices.Clone(rollouts), func(r registry.Rollout) bool { return !heldFrom(l.Gateway)(r) })
+	facts.Growing = touched(rollouts)
+	laid := layBefore(l.snapshot, held)
+	facts.Rulings = l.judge(laid, time.Now())
 	good := l.good
 	good.Older = l.older.versions
-	compiled := Compile(l.snapshot, good, facts)
+	compiled := Compile(laid, good, facts)
 	l.missing = compiled.LeftOut
 	l.aim(compiled, facts.Rulings)
 	bundle, err := l.Renderer.Render(compiled.Config)
+	l.turn = l.turnIn(rollouts, held, facts)
 	if err != nil {
 		l.wanted = nil
 		if !l.quarantine(compiled.Used, compiled.Config, err) {
@@ -300,7 +310,7 @@ func (l *loop) propose() {
 		}
 		return
 	}
-	l.wanted = &proposal{Compiled: compiled, bundle: bundle, snapshot: l.snapshot, stale: l.stale}
+	l.wanted = &proposal{Compiled: compiled, bundle: bundle, snapshot: l.snapshot, seq: l.turn.seq, stale: l.stale}
 	l.ground.Store(&ground{snapshot: l.snapshot, good: good, facts: facts, compiled: compiled, bundle: bundle, stale: l.stale})
 }
 
@@ -341,7 +351,7 @@ func (l *loop) finish(r result) {
 	l.isLive(r.proposal)
 	if r.applied.How != Nothing || l.applied == nil {
 		l.applied = &LastApplied{At: time.Now(), How: r.applied.How, Milliseconds: float64(r.applied.Took.Microseconds()) / 1000}
-		l.Log.Info("in step", "revision", r.applied.Revision, "seq", r.proposal.snapshot.Seq, "nodes", r.proposal.Nodes)
+		l.Log.Info("in step", "revision", r.applied.Revision, "seq", r.proposal.seq, "nodes", r.proposal.Nodes)
 	}
 }
 

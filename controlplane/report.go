@@ -31,8 +31,9 @@ func (l *loop) publish() {
 	}
 	s.Findings = l.findings()
 	if l.live != nil {
-		s.RevisionLive, s.SeqLive = l.live.bundle.Revision, l.live.snapshot.Seq
+		s.RevisionLive, s.SeqLive = l.live.bundle.Revision, l.live.seq
 	}
+	s.Rollout = l.part()
 	switch {
 	case l.applying:
 		s.Phase = Applying

@@ -62,6 +62,17 @@ func Assign(table []registry.Slot, nodes []Slotted) []registry.Slot {
 	return next
 }
 
+// grow returns the table with slots at its end for those nodes that have none, and leaves all others as they are.
+func grow(table []registry.Slot, nodes []Slotted) []registry.Slot {
+	next := slices.Clone(table)
+	for _, n := range nodes {
+		if !slices.ContainsFunc(next, func(s registry.Slot) bool { return s.Node == n.Node }) {
+			next = append(next, registry.Slot{Node: n.Node, Weight: n.Weight})
+		}
+	}
+	return next
+}
+
 // freeSlots returns the positions whose node is absent, the longest absent first.
 func freeSlots(table []registry.Slot) []int {
 	var free []int

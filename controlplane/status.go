@@ -28,7 +28,7 @@ type Status struct {
 	Stale bool `json:"stale,omitempty"`
 
 	SeqWanted      registry.Seq `json:"seqWanted"` // of the newest Snapshot
-	SeqLive        registry.Seq `json:"seqLive"`   // of the Snapshot that is proven live
+	SeqLive        registry.Seq `json:"seqLive"`   // of the newest change that is proven live, with all before it
 	RevisionWanted string       `json:"revisionWanted,omitempty"`
 	RevisionLive   string       `json:"revisionLive,omitempty"`
 
@@ -36,6 +36,7 @@ type Status struct {
 	Applied  *LastApplied       `json:"applied,omitempty"`
 	Wait     *Wait              `json:"wait,omitempty"`
 	Failure  *Failure           `json:"failure,omitempty"`
+	Rollout  *RolloutPart       `json:"rollout,omitempty"` // the oldest that concerns this gateway
 	Problems []registry.Problem `json:"problems,omitempty"`
 	Alarms   []registry.Problem `json:"alarms,omitempty"` // what ops should look at now: the guard holds, checks are ignored
 

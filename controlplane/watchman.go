@@ -218,7 +218,7 @@ func (l *loop) meet(told []peer) {
 }
 
 // judge has the guard look at the nodes, and returns what becomes of them.
-func (l *loop) judge(now time.Time) map[string]Ruling {
+func (l *loop) judge(s registry.Snapshot, now time.Time) map[string]Ruling {
 	var verdicts map[health.Key]health.Verdict
 	if l.Checker != nil {
 		verdicts = l.Checker.Verdicts()
@@ -231,7 +231,7 @@ func (l *loop) judge(now time.Time) map[string]Ruling {
 		}
 		return l.electorate.verdict(k, own, ok)
 	}}
-	j := Judge(l.wards, l.snapshot, l.upstreams(l.snapshot), e, now)
+	j := Judge(l.wards, s, l.upstreams(s), e, now)
 	l.wards, l.again = j.Wards, j.Next
 	if m := (memory{Emptied: l.emptied, Wards: l.wards}); !m.same(l.saved) {
 		l.saved = m

@@ -23,6 +23,7 @@ type LoadOptions struct {
 	Pause     time.Duration // between two requests of a loop; default 5 ms
 	KeepAlive bool          // use a connection again
 	Post      bool          // POST with a body rather than GET
+	Far       bool          // addr is on another host: clients have no addresses of their own
 }
 
 // Load is request loops to /whoami, which count as DESIGN.md says: a failed request is any error on a fresh connection or
@@ -99,6 +100,9 @@ func (l *Load) WantNoFailure() Tally {
 
 func (l *Load) loop(ctx context.Context, i int) {
 	c := &client{addr: l.addr, dialer: dialerFrom(i), opts: l.opts}
+	if l.opts.Far {
+		c.dialer = &net.Dialer{Timeout: 5 * time.Second}
+	}
 	defer c.close()
 	tick := time.NewTicker(l.opts.Pause)
 	defer tick.Stop()

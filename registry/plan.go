@@ -19,6 +19,7 @@ type Plan struct {
 	Writes  []Object // to be written; their Seq is set and their values are compact
 	Deletes []Ref    // to be deleted
 	History Object   // to be written with them
+	Rollout *Object  // likewise, when the change is rolled out
 	Changed []Ref    // Writes and Deletes, in the order of the Ops
 }
 
@@ -58,6 +59,7 @@ func (tx Tx) Validate() error {
 func NewPlan(tx Tx, head Seq, have map[Ref]Object, at time.Time) (*Plan, error) {
 	p := &Plan{Seq: head + 1}
 	entry := Change{Seq: p.Seq, At: at.UTC(), Author: tx.Author, Reason: tx.Reason}
+	rollout := Rollout{Seq: p.Seq, At: entry.At, Author: tx.Author, Reason: tx.Reason, State: RolloutRunning}
 	size := 0
 	for _, op := range tx.Ops {
 		cur, exists := have[op.Ref]
@@ -67,6 +69,9 @@ func NewPlan(tx Tx, head Seq, have map[Ref]Object, at time.Time) (*Plan, error) 
 		changed := ObjectChanged{Kind: op.Kind, Name: op.Name}
 		switch {
 		case op.Value == nil && !exists, op.Value != nil && exists && SameJSON(cur.Value, op.Value):
+			continue
+		case op.Value == nil && op.Kind == KindSecret && tx.Rollout != nil:
+			rollout.Keys = append(rollout.Keys, op.Name) // what stood before needs it until the end
 			continue
 		case op.Value == nil:
 			p.Deletes = append(p.Deletes, op.Ref)
@@ -80,6 +85,11 @@ func NewPlan(tx Tx, head Seq, have map[Ref]Object, at time.Time) (*Plan, error) 
 		if op.Kind.Confidential() {
 			changed.Before, changed.After = withheld(changed.Before), withheld(changed.After)
 		}
+		if op.Kind.RolledOut() {
+			rollout.Changes = append(rollout.Changes, RolledOut{
+				Kind: op.Kind, Name: op.Name, Seq: p.Seq, BeforeSeq: cur.Seq, Before: changed.Before, Deleted: op.Value == nil,
+			})
+		}
 		p.Changed = append(p.Changed, op.Ref)
 		entry.Changes = append(entry.Changes, changed)
 	}
@@ -91,6 +101,15 @@ func NewPlan(tx Tx, head Seq, have map[Ref]Object, at time.Time) (*Plan, error) 
 		return nil, fmt.Errorf("encode the history entry of seq %d: %w", p.Seq, err)
 	}
 	p.History = Object{Kind: KindHistory, Name: HistoryName(p.Seq), Seq: p.Seq, Value: value}
+	if tx.Rollout != nil && len(rollout.Changes) > 0 {
+		rollout.Settings = *tx.Rollout
+		value, err := MarshalJSON(rollout)
+		if err != nil {
+			return nil, fmt.Errorf("encode the rollout of seq %d: %w", p.Seq, err)
+		}
+		p.Rollout = &Object{Kind: KindRollout, Name: RolloutRef(p.Seq).Name, Seq: p.Seq, Value: value}
+		size += len(value)
+	}
 	// The history entry, which holds each object before and after, goes into the same transaction: it counts.
 	if size += len(value); size > MaxTxBytes {
 		return nil, &TooLargeError{What: "bytes", Have: size, Limit: MaxTxBytes}
@@ -104,6 +123,14 @@ func withheld(value json.RawMessage) json.RawMessage {
 		return nil
 	}
 	return json.RawMessage("{}")
+}
+
+// Extras returns what is written with Writes: the history entry, and the rollout if there is one.
+func (p *Plan) Extras() []Object {
+	if p.Rollout == nil {
+		return []Object{p.History}
+	}
+	return []Object{p.History, *p.Rollout}
 }
 
 // After returns the state as it would be with the plan carried out in the state that base reads.
@@ -207,7 +234,7 @@ func ValidObjectName(s string) bool { return s != "" && len(s) <= maxObjectName 
 // CheckLeased returns what is wrong with o as an object to Hold, or nil.
 func CheckLeased(o Object) error {
 	switch {
-	case o.Kind == KindHistory || slices.Contains(DesiredKinds(), o.Kind):
+	case o.Kind == KindHistory || InSnapshots(o.Kind):
 		return fmt.Errorf("%s: objects of this kind are written by Commit, not held under a lease", o.Ref())
 	case !ValidName(string(o.Kind)):
 		return fmt.Errorf("%s: %q is not a kind", o.Ref(), o.Kind)

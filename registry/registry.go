@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 )
 
@@ -32,10 +33,13 @@ const (
 	KindSecret Kind = "secret"
 )
 
-// The kinds that are not part of the desired state: they are listed on demand and never in a Snapshot.
+// The kinds that are not part of the desired state: they are listed on demand and, but for rollouts, never in a Snapshot.
 const (
 	// KindGateway is a gateway's report, held under a lease by the gateway itself.
 	KindGateway Kind = "gateway"
+	// KindRollout is a change on its way to the gateways (Rollout), named as its history entry is. Commit begins it, and
+	// UpdateRollout carries it on. It is in Snapshots, though it is not desired state.
+	KindRollout Kind = "rollout"
 	// KindHistory is one entry (Change) per Seq, named by the decimal Seq with leading zeros (HistoryName).
 	KindHistory Kind = "history"
 )
@@ -47,6 +51,9 @@ func DesiredKinds() []Kind {
 
 // Confidential says that neither the history nor any event carries what objects of the kind hold.
 func (k Kind) Confidential() bool { return k == KindSecret || k == KindToken }
+
+// InSnapshots reports whether a Snapshot carries objects of the kind.
+func InSnapshots(kind Kind) bool { return kind == KindRollout || slices.Contains(DesiredKinds(), kind) }
 
 // Ref names an object.
 type Ref struct {
@@ -70,7 +77,7 @@ func (o Object) Ref() Ref { return Ref{o.Kind, o.Name} }
 // Snapshot is everything that a gateway needs, complete at one moment. It is never changed after it was sent.
 type Snapshot struct {
 	Seq        Seq         // of the newest commit that it holds
-	Objects    []Object    // of DesiredKinds, sorted by kind and name
+	Objects    []Object    // of DesiredKinds, and rollouts; sorted by kind and name
 	Nodes      []Node      // sorted by service and id; one per (service, id)
 	Tombstones []Tombstone // nodes that left on purpose, for a while; sorted by service and id
 	Slots      []SlotTable // sorted by upstream
@@ -162,6 +169,8 @@ type Tx struct {
 	Ops    []Op
 	Author string // who, for the history
 	Reason string // why, for the history; may be empty
+	// Rollout, when set, has the change begin a Rollout with these settings: every gateway waits for its turn.
+	Rollout *RolloutSettings
 	// Check, when set, is called with the state as it would be after the change, at one consistent moment. When it returns
 	// an error, nothing is committed. It may be called again when another commit came in between.
 	Check func(ctx context.Context, after View) error
@@ -239,6 +248,7 @@ type Registry interface {
 	Nodes
 	Slotter
 	Leaser
+	Roller
 	// MinTTL is the shortest ttl that the registry keeps to; shorter ones are raised to it.
 	MinTTL() time.Duration
 }

@@ -51,7 +51,8 @@ type runFlags struct {
 	workerConnections     int
 	workerShutdownTimeout time.Duration
 
-	log logFlags
+	pace paceFlags
+	log  logFlags
 }
 
 func newRunCommand() *cobra.Command {
@@ -104,6 +105,7 @@ names, a YAML mapping with the same names (state-dir: /var/lib/sluice). nginx ou
 	flags.IntVar(&f.workerProcesses, "worker-processes", 0, "nginx workers (default: one a core)")
 	flags.IntVar(&f.workerConnections, "worker-connections", 0, "connections per worker, both sides counted (default: 16384, or what the limit of open files allows)")
 	flags.DurationVar(&f.workerShutdownTimeout, "worker-shutdown-timeout", 24*time.Hour, "an old worker ends what is still open after this; a backstop")
+	f.pace.register(flags)
 	f.log.register(flags)
 	return cmd
 }
@@ -130,6 +132,10 @@ func (f *runFlags) run(ctx context.Context) (err error) {
 		return err
 	}
 	if err := f.api.check(); err != nil {
+		return err
+	}
+	pace, err := f.pace.settings()
+	if err != nil {
 		return err
 	}
 	token, err := f.api.token()
@@ -189,7 +195,8 @@ func (f *runFlags) run(ctx context.Context) (err error) {
 		Facts: func() controlplane.Facts { return f.facts(driver) },
 	})
 	handler, err := api.New(api.Options{
-		Registry: reg, Local: controller, Token: token, Subjects: subjects, Reserved: f.reserved(ctx, listener, server, log), Logger: log, Audit: audit,
+		Registry: reg, Local: controller, Token: token, Subjects: subjects, Reserved: f.reserved(ctx, listener, server, log), Rollouts: pace,
+		Logger: log, Audit: audit,
 	})
 	if err != nil {
 		return err

@@ -131,6 +131,9 @@ func statusText(s controlplane.Status, now time.Time) string {
 	if w := s.Wait; w != nil {
 		line("waits", "seq %d: %s; %s, because %s", s.SeqWanted, w.What, in(now, w.Until), w.Why)
 	}
+	if r := s.Rollout; r != nil && r.State == controlplane.PartWaits {
+		line("rollout", "seq %d: waits for its wave; nodes come and go as ever", r.Seq)
+	}
 	if f := s.Failure; f != nil {
 		line("failed", "seq %d, %s ago, %s, next %s", s.SeqWanted, ago(now, f.At), count(f.Attempts, "attempt"), in(now, f.NextTry))
 		line("", "%s", strings.TrimSpace(f.Message))

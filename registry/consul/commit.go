@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/consul/api"
@@ -125,14 +126,14 @@ func (r *Registry) readBase(ctx context.Context, tx registry.Tx) (base moment, o
 	return base, objects, nil
 }
 
-// planOps are the operations of a plan, its history entry and the head included. There are at most MaxTxObjects + 3.
+// planOps are the operations of a plan, its history entry, rollout and the head included. There are at most MaxTxObjects + 4.
 func (r *Registry) planOps(plan *registry.Plan, index uint64) ([]*api.KVTxnOp, error) {
 	head, err := keyspace.EncodeHead(plan.Seq)
 	if err != nil {
 		return nil, err
 	}
 	ops := []*api.KVTxnOp{opCAS(r.keys.Head, head, index)}
-	for _, o := range append(plan.Writes, plan.History) {
+	for _, o := range slices.Concat(plan.Writes, plan.Extras()) {
 		value, err := keyspace.EncodeObject(o)
 		if err != nil {
 			return nil, fmt.Errorf("encode %s: %w", o.Ref(), err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
@@ -121,14 +122,14 @@ func (r *Registry) readBase(ctx context.Context, tx registry.Tx) (base, error) {
 	}
 }
 
-// planOps are the operations of a plan, its history entry and the head included. There are at most MaxTxObjects + 3.
+// planOps are the operations of a plan, its history entry, rollout and the head included. There are at most MaxTxObjects + 4.
 func (r *Registry) planOps(plan *registry.Plan) ([]clientv3.Op, error) {
 	head, err := keyspace.EncodeHead(plan.Seq)
 	if err != nil {
 		return nil, err
 	}
 	ops := []clientv3.Op{clientv3.OpPut(r.keys.Head, head)}
-	for _, o := range append(plan.Writes, plan.History) {
+	for _, o := range slices.Concat(plan.Writes, plan.Extras()) {
 		value, err := keyspace.EncodeObject(o)
 		if err != nil {
 			return nil, fmt.Errorf("encode %s: %w", o.Ref(), err)

@@ -4,7 +4,6 @@ package keyspace
 
 import (
 	"errors"
-	"slices"
 	"strings"
 
 	"sluice/registry"
@@ -49,7 +48,7 @@ func (k Keys) Kind(kind registry.Kind) string {
 	switch {
 	case kind == registry.KindHistory:
 		return k.History
-	case slices.Contains(registry.DesiredKinds(), kind):
+	case registry.InSnapshots(kind):
 		return k.Objects + string(kind) + "/"
 	default:
 		return k.Leased + string(kind) + "/"

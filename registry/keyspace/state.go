@@ -146,7 +146,7 @@ func (s *State) putHead(e Entry) {
 func (s *State) putObject(key string, e Entry) {
 	rest := strings.TrimPrefix(key, s.keys.Objects)
 	kind, name, err := Split(rest)
-	if err == nil && !slices.Contains(registry.DesiredKinds(), registry.Kind(kind)) {
+	if err == nil && !registry.InSnapshots(registry.Kind(kind)) {
 		return
 	}
 	var o registry.Object

@@ -47,6 +47,7 @@ func Run(t *testing.T, newRegistry func(t *testing.T) Harness, traits Traits) {
 		{"list", listTests()},
 		{"nodes", nodeTests()},
 		{"slots", slotTests()},
+		{"rollouts", rolloutTests()},
 		{"hold", holdTests()},
 	}
 	for _, group := range groups {
