@@ -109,26 +109,28 @@ func TestStormOfOneNode(t *testing.T) {
 // A thousand different nodes come and go within half a minute.
 func TestStormOfManyNodes(t *testing.T) {
 	t.Parallel()
-	g := startGateway(t, GatewayOptions{})
-	g.Apply(document(g.Port, "round_robin"))
-	g.StartNodes(3)
-	everywhere := startEverywhere(t, "many")
-	const nodes, stay = 1000, 1500 * time.Millisecond
-	storm(t, g, 3, func(ctx context.Context) error {
-		tick := time.NewTicker(30 * time.Second / nodes)
-		defer tick.Stop()
-		group, ctx := errgroup.WithContext(ctx)
-		for i := range nodes {
-			<-tick.C
-			group.Go(func() error {
-				if err := g.keepTrying(ctx, manyID(i), manyAddress(i), everywhere, true); err != nil {
-					return err
-				}
-				pause(t, stay)
-				return g.keepTrying(ctx, manyID(i), "", 0, false)
-			})
-		}
-		return group.Wait()
+	onEachStore(t, func(t *testing.T, url string, _ store) {
+		g := startGateway(t, GatewayOptions{Registry: url})
+		g.Apply(document(g.Port, "round_robin"))
+		g.StartNodes(3)
+		everywhere := startEverywhere(t, "many")
+		const nodes, stay = 1000, 1500 * time.Millisecond
+		storm(t, g, 3, func(ctx context.Context) error {
+			tick := time.NewTicker(30 * time.Second / nodes)
+			defer tick.Stop()
+			group, ctx := errgroup.WithContext(ctx)
+			for i := range nodes {
+				<-tick.C
+				group.Go(func() error {
+					if err := g.keepTrying(ctx, manyID(i), manyAddress(i), everywhere, true); err != nil {
+						return err
+					}
+					pause(t, stay)
+					return g.keepTrying(ctx, manyID(i), "", 0, false)
+				})
+			}
+			return group.Wait()
+		})
 	})
 }
 

@@ -157,7 +157,7 @@ func (r *Registry) Remove(ctx context.Context, ref registry.NodeRef) error {
 	if err := servable(ref.Service); err != nil {
 		return fmt.Errorf("consul: remove node %s: %w", ref, err)
 	}
-	entries, tombstones, err := r.lookUp(ctx, ref.Service)
+	entries, tombstones, err := r.lookUpNode(ctx, ref)
 	if err != nil {
 		return fmt.Errorf("consul: remove node %s: %w", ref, err)
 	}
@@ -221,17 +221,45 @@ func (g graves) hide(n registry.Node) bool {
 	return ok && t.Incarnation == n.Incarnation
 }
 
-// lookUp returns what Consul has of a service.
-func (r *Registry) lookUp(ctx context.Context, service string) (entries []*api.ServiceEntry, tombstones graves, err error) {
+// lookUpNode returns what Consul has of a node: of one that sluice registered nothing else, since a storm of removals that
+// each read the whole service would cost its square.
+func (r *Registry) lookUpNode(ctx context.Context, ref registry.NodeRef) (entries []*api.ServiceEntry, tombstones graves, err error) {
+	entries, err = r.entries(ctx, ref.Service, "Service.ID == "+strconv.Quote(r.serviceID(ref.Service, ref.ID)))
+	if err == nil && len(entries) == 0 {
+		entries, err = r.entries(ctx, ref.Service, "") // it is somebody else's, or nobody's
+	}
+	if err != nil {
+		return nil, nil, err
+	}
+	pair, err := r.getKey(ctx, r.keys.Tombstone(ref.Service, ref.ID))
+	if err != nil || pair == nil {
+		return entries, nil, err
+	}
+	tombstones = graves{}
+	if t, err := keyspace.DecodeTombstone(ref.Service, ref.ID, pair.Value); err == nil {
+		tombstones[ref.ID] = t
+	}
+	return entries, tombstones, nil
+}
+
+// entries returns what Consul has of a service, or the part of it that a filter names.
+func (r *Registry) entries(ctx context.Context, service, filter string) (entries []*api.ServiceEntry, err error) {
 	err = r.call(ctx, r.timing.list, func(ctx context.Context, c *api.Client) error {
+		q := linearizable(ctx)
+		q.Filter = filter
 		var meta *api.QueryMeta
-		entries, meta, err = c.Health().Service(service, "", false, linearizable(ctx))
+		entries, meta, err = c.Health().Service(service, "", false, q)
 		if err == nil && meta.ResultsFilteredByACLs {
 			return errFiltered
 		}
 		return err
 	})
-	if err != nil {
+	return entries, err
+}
+
+// lookUp returns what Consul has of a service.
+func (r *Registry) lookUp(ctx context.Context, service string) (entries []*api.ServiceEntry, tombstones graves, err error) {
+	if entries, err = r.entries(ctx, service, ""); err != nil {
 		return nil, nil, err
 	}
 	prefix := r.keys.Tombstone(service, "")
