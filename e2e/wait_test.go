@@ -11,7 +11,8 @@ import (
 	"time"
 )
 
-// eventually calls check until it returns nil. When that takes longer than within, the test fails with its last error.
+// eventually calls check until it returns nil. When that takes longer than within, the test fails with its last error, but
+// not with that of the check which the end cut short.
 func eventually(tb testing.TB, within time.Duration, what string, check func(ctx context.Context) error) {
 	tb.Helper()
 	ctx, cancel := context.WithTimeout(tb.Context(), within)
@@ -19,15 +20,19 @@ func eventually(tb testing.TB, within time.Duration, what string, check func(ctx
 	started := time.Now()
 	tick := time.NewTicker(50 * time.Millisecond)
 	defer tick.Stop()
+	var last error
 	for {
 		err := check(ctx)
 		if err == nil {
 			return
 		}
+		if ctx.Err() == nil || last == nil {
+			last = err
+		}
 		select {
 		case <-tick.C:
 		case <-ctx.Done():
-			tb.Fatalf("%s: not within %s: %v", what, time.Since(started).Round(time.Millisecond), err)
+			tb.Fatalf("%s: not within %s: %v", what, time.Since(started).Round(time.Millisecond), last)
 		}
 	}
 }

@@ -14,21 +14,27 @@ import (
 // Of several agents, one is used at a time: the first, until it does not answer; then the next. What still waits for the one
 // that is left, such as a query that would wait for minutes, ends.
 
+// clients are how one agent is asked. Queries that wait have connections of their own: they can't hold up the rest, nor it them.
+type clients struct {
+	asking  *api.Client // for what is answered at once
+	waiting *api.Client // for what waits for a change
+}
+
 // use is an agent for as long as it is used.
 type use struct {
 	address string
-	client  *api.Client
-	left    context.Context
-	leave   context.CancelFunc
+	clients
+	left  context.Context
+	leave context.CancelFunc
 }
 
 func (r *Registry) newUse(at int) *use {
-	u := &use{address: r.cfg.Addresses[at], client: r.clients[at]}
+	u := &use{address: r.cfg.Addresses[at], clients: r.agents[at]}
 	u.left, u.leave = context.WithCancel(r.lifetime)
 	return u
 }
 
-func (r *Registry) several() bool { return len(r.clients) > 1 }
+func (r *Registry) several() bool { return len(r.agents) > 1 }
 
 // using returns the agent in use.
 func (r *Registry) using() *use {
@@ -49,7 +55,7 @@ func (r *Registry) leave(u *use) {
 	}
 	r.at++
 	r.missed++
-	r.use = r.newUse(r.at % len(r.clients))
+	r.use = r.newUse(r.at % len(r.agents))
 	r.mu.Unlock()
 	r.log.Debug("this agent of consul is left", "address", u.address)
 	u.leave()
@@ -69,7 +75,7 @@ func (r *Registry) answered(u *use) {
 func (r *Registry) allLeft() bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	return !r.several() || r.missed >= len(r.clients)
+	return !r.several() || r.missed >= len(r.agents)
 }
 
 // call runs one request, or a few that belong together, with a limit of time, and notes in Health how it went. What gets no
@@ -85,8 +91,8 @@ func (r *Registry) callAgent(ctx context.Context, limit time.Duration, f func(co
 
 func (r *Registry) try(ctx context.Context, limit time.Duration, tells bool, f func(context.Context, *api.Client) error) error {
 	for tried := 1; ; tried++ {
-		err := r.attempt(ctx, limit, tells, f)
-		if err == nil || tried >= len(r.clients) || ctx.Err() != nil || r.lifetime.Err() != nil || !away(err) {
+		err := r.attempt(ctx, limit, tells, atOnce(f))
+		if err == nil || tried >= len(r.agents) || ctx.Err() != nil || r.lifetime.Err() != nil || !away(err) {
 			return err
 		}
 	}
@@ -94,11 +100,15 @@ func (r *Registry) try(ctx context.Context, limit time.Duration, tells bool, f f
 
 // once is call for what must not be done twice.
 func (r *Registry) once(ctx context.Context, limit time.Duration, f func(context.Context, *api.Client) error) error {
-	return r.attempt(ctx, limit, true, f)
+	return r.attempt(ctx, limit, true, atOnce(f))
+}
+
+func atOnce(f func(context.Context, *api.Client) error) func(context.Context, clients) error {
+	return func(ctx context.Context, c clients) error { return f(ctx, c.asking) }
 }
 
 // attempt asks the agent in use. tells says whether an answer shows that Consul has a leader.
-func (r *Registry) attempt(ctx context.Context, limit time.Duration, tells bool, f func(context.Context, *api.Client) error) error {
+func (r *Registry) attempt(ctx context.Context, limit time.Duration, tells bool, f func(context.Context, clients) error) error {
 	if r.lifetime.Err() != nil {
 		return errors.New("the registry is closed")
 	}
@@ -110,7 +120,7 @@ func (r *Registry) attempt(ctx context.Context, limit time.Duration, tells bool,
 	limited, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
 	defer context.AfterFunc(u.left, cancel)()
-	err := f(limited, u.client)
+	err := f(limited, u.clients)
 	switch {
 	case err == nil:
 	case ctx.Err() != nil:
@@ -133,7 +143,7 @@ func (r *Registry) attempt(ctx context.Context, limit time.Duration, tells bool,
 		r.leave(u)
 		err = registry.Away(err)
 	}
-	r.note(err)
+	r.note(began, err)
 	return err
 }
 

@@ -260,8 +260,8 @@ func TestTurns(t *testing.T) {
 			return strings.Contains(ids(s)+" ", names[i]+"-b ")
 		})
 	}
-	if n := a.connections(t); n > maxConns {
-		t.Errorf("there are %d connections, at most %d are wanted", n, maxConns)
+	if n := a.connections(t); n > maxBlocking+maxRequests {
+		t.Errorf("there are %d connections, at most %d are wanted", n, maxBlocking+maxRequests)
 	}
 	if h := r.Health(); !h.Connected {
 		t.Errorf("Health is %+v", h)

@@ -86,12 +86,12 @@ func (q *query) once(ctx context.Context) error {
 	var meta *api.QueryMeta
 	// A view that streams waits to its end without a leader, too.
 	tells := q.turns == nil || q.index == 0
-	err := q.r.attempt(asking, limit, tells, func(ctx context.Context, c *api.Client) (err error) {
+	err := q.r.attempt(asking, limit, tells, func(ctx context.Context, c clients) (err error) {
 		opts := linearizable(ctx)
 		if q.index > 0 {
 			opts = (&api.QueryOptions{WaitIndex: q.index, WaitTime: wait}).WithContext(ctx)
 		}
-		meta, err = q.ask(ctx, c, opts)
+		meta, err = q.ask(ctx, c.waiting, opts)
 		// What streams does not tell of the leader; but it begins with an answer that does, and breaks off with the server.
 		if err == nil && !meta.KnownLeader && meta.QueryBackend != api.QueryBackendStreaming {
 			err = errors.New("consul has no leader")

@@ -44,7 +44,7 @@ var defaultTiming = timing{
 	wait:       60 * time.Second,
 	slack:      5 * time.Second,
 	rotation:   4 * time.Second,
-	pace:       50 * time.Millisecond,
+	pace:       100 * time.Millisecond,
 	newService: 5 * time.Second,
 	tick:       time.Second,
 	retryMin:   100 * time.Millisecond,
@@ -53,22 +53,23 @@ var defaultTiming = timing{
 
 // Registry is one handle to a fleet's registry. It is safe for concurrent use.
 type Registry struct {
-	cfg       Config
-	keys      keyspace.Keys
-	log       *slog.Logger
-	timing    timing
-	link      registry.Link
-	transport *http.Transport
-	clients   []*api.Client // one per address
-	turns     turns
-	used      atomic.Pointer[[]string] // the services that a Watch of this handle follows
-	lifetime  context.Context          // ended by Close
-	end       context.CancelFunc
+	cfg        Config
+	keys       keyspace.Keys
+	log        *slog.Logger
+	timing     timing
+	link       registry.Link
+	transports [2]*http.Transport // of requests, and of queries that wait
+	agents     []clients          // one per address
+	turns      turns
+	used       atomic.Pointer[[]string] // the services that a Watch of this handle follows
+	lifetime   context.Context          // ended by Close
+	end        context.CancelFunc
 
-	mu     sync.Mutex
-	use    *use // the agent that is asked
-	at     int  // its place among the clients, counted on
-	missed int  // agents that were left since one last answered
+	mu         sync.Mutex
+	use        *use      // the agent that is asked
+	at         int       // its place among the agents, counted on
+	missed     int       // agents that were left since one last answered
+	answeredAt time.Time // when one last did, in a way that tells of Consul
 }
 
 // New returns a Registry. It does not wait for Consul: when that is away, Health says so, calls fail, and Watch keeps
@@ -82,22 +83,24 @@ func newRegistry(ctx context.Context, cfg Config, t timing, blocking int) (*Regi
 	if err := cfg.Validate(); err != nil {
 		return nil, fmt.Errorf("consul: %w", err)
 	}
-	transport, err := cfg.newTransport()
-	if err != nil {
-		return nil, fmt.Errorf("consul: %w", err)
-	}
-	r := &Registry{
-		cfg: cfg, keys: keyspace.New("sluice/" + cfg.Fleet + "/"), log: cfg.Logger.With("registry", "consul"), timing: t, transport: transport,
+	r := &Registry{cfg: cfg, keys: keyspace.New("sluice/" + cfg.Fleet + "/"), log: cfg.Logger.With("registry", "consul"), timing: t}
+	for i, conns := range []int{maxRequests, maxBlocking} {
+		transport, err := cfg.newTransport(conns)
+		if err != nil {
+			return nil, fmt.Errorf("consul: %w", err)
+		}
+		r.transports[i] = transport
 	}
 	for _, address := range cfg.Addresses {
-		client, err := api.NewClient(&api.Config{
-			Address: strings.TrimSuffix(address, "/"), Token: cfg.Token, Datacenter: cfg.Datacenter, Namespace: cfg.Namespace,
-			HttpClient: &http.Client{Transport: refusing{transport}},
-		})
+		asking, err := cfg.newClient(address, r.transports[0])
 		if err != nil {
 			return nil, fmt.Errorf("consul: %s: %w", address, err)
 		}
-		r.clients = append(r.clients, client)
+		waiting, err := cfg.newClient(address, r.transports[1])
+		if err != nil {
+			return nil, fmt.Errorf("consul: %s: %w", address, err)
+		}
+		r.agents = append(r.agents, clients{asking: asking, waiting: waiting})
 	}
 	r.link.Start("no answer from " + strings.Join(cfg.Addresses, ", ") + " yet")
 	r.turns.init(blocking - 1) // one is for our own keys
@@ -109,7 +112,9 @@ func newRegistry(ctx context.Context, cfg Config, t timing, blocking int) (*Regi
 // Close ends all that the Registry does. A Watch that still runs returns.
 func (r *Registry) Close() error {
 	r.end()
-	r.transport.CloseIdleConnections()
+	for _, t := range r.transports {
+		t.CloseIdleConnections()
+	}
 	return nil
 }
 
@@ -119,16 +124,22 @@ func (r *Registry) MinTTL() time.Duration { return 2 * time.Second }
 // Health tells whether Consul answers.
 func (r *Registry) Health() registry.Health { return r.link.Health() }
 
-// note keeps in Health what the outcome of a request says about the connection. Consul is away when none of the
-// agents answers.
-func (r *Registry) note(err error) {
+// note keeps in Health what the outcome of a request says about the connection. Consul is away when none of the agents
+// answers: not when one request is slow while others, which began later, are answered.
+func (r *Registry) note(began time.Time, err error) {
+	r.mu.Lock()
+	if err == nil {
+		r.answeredAt = time.Now()
+	}
+	news := r.answeredAt.Before(began)
+	r.mu.Unlock()
 	switch {
 	case r.lifetime.Err() != nil:
 	case err == nil:
 		if r.link.Up() {
 			r.log.Info("consul answers", "addresses", r.cfg.Addresses)
 		}
-	case away(err) && r.allLeft():
+	case away(err) && r.allLeft() && news:
 		if r.link.Down(err.Error()) {
 			r.log.Warn("consul does not answer: what is known stands, and it is tried again", "addresses", r.cfg.Addresses, "error", err)
 		}
