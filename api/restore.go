@@ -343,7 +343,7 @@ func (s *Server) carryOut(ctx context.Context, p restorePlan) (map[registry.Ref]
 			return nil, s.interrupted(err, len(done), len(p.steps))
 		}
 		noteChange(ctx, committed.Seq, committed.Changed)
-		s.log.Info("desired state restored in part", "seq", committed.Seq, "author", tx.Author, "reason", tx.Reason, "objects", names(committed.Changed))
+		s.log.Info("desired state changed", "seq", committed.Seq, "author", tx.Author, "reason", tx.Reason, "objects", names(committed.Changed))
 		for _, ref := range committed.Changed {
 			done[ref] = committed.Seq
 		}
