@@ -124,12 +124,12 @@ func (s *Server) Export(ctx context.Context, r ExportRequestObject) (ExportRespo
 	return exported(text), nil
 }
 
-// checkReadable refuses to leave out what this instance cannot read: a newer one may have written it.
+// checkReadable refuses to leave out what this instance cannot read: a newer one may have written it. Keys are another matter.
 func (s *Server) checkReadable() error {
 	snapshot, _ := s.local.Snapshot()
 	for _, p := range snapshot.Problems {
 		kind, _, _ := strings.Cut(p.Object, "/")
-		if slices.Contains(registry.DesiredKinds(), registry.Kind(kind)) && p.Field == "" {
+		if _, ok := new(ExportedState).maps()[registry.Kind(kind)]; ok {
 			problem := problemf(http.StatusConflict, "the export would lack what this instance cannot read: %s", p)
 			problem.Object = p.Object
 			return problem

@@ -230,6 +230,13 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 	opened := open(t, key, e)
 	hash := spec.KeyHash(private)
+	for _, damaged := range []string{"", "AAAA", "x" + e.SealedKeys[hash][1:], e.SealedKeys[hash][:40]} {
+		e := e
+		e.SealedKeys = map[string]string{hash: damaged}
+		if err := key.Open(&e); err == nil || !strings.Contains(err.Error(), hash+" of the export is damaged") {
+			t.Errorf("%q: %v", damaged, err)
+		}
+	}
 
 	to := startWith(t, newRegistry(t), adminToken)
 	to.do("PUT", "/v1/upstreams/stays", `{}`, bearer(adminToken)).want(201)
@@ -262,7 +269,7 @@ func TestRestoreRefuses(t *testing.T) {
 	}
 	to.do("POST", "/v1/restore", text[:len(text)/2], bearer(adminToken)).problem(400)
 	to.do("POST", "/v1/restore", strings.Replace(text, `"format"`, `"formats"`, 1), bearer(adminToken)).wantDetail(422, "/formats: is unknown")
-	to.restore(opened, "").wantDetail(409, "1 objects in it are not as in the export, as upstream/stays")
+	to.restore(opened, "").wantDetail(409, "of its objects 1 are not as in the export, first upstream/stays")
 	to.local.try = func(map[registry.Ref]*registry.Object) (controlplane.Trial, error) {
 		return controlplane.Trial{Refused: []registry.Problem{{Object: "site/chat", Message: "nginx says no"}}}, nil
 	}
@@ -347,7 +354,7 @@ func TestRestoreOfMany(t *testing.T) {
 	for i := range manyOf - 1 {
 		moved.State.Sites[fmt.Sprintf("s%d", i+1)] = json.RawMessage(fmt.Sprintf(`{"hosts":["h%d.example"],"listeners":[{"port":8080,"proxyProtocol":true}],"routes":[{"upstream":"u0"}]}`, i))
 	}
-	in.restore(moved, "").wantDetail(409, "131 objects in it are not as in the export")
+	in.restore(moved, "").wantDetail(409, "of its objects 131 are not as in the export")
 	var dry api.ChangeResult
 	in.restore(moved, "replace=true&dryRun=true").want(200).json(&dry)
 	deleted := slices.DeleteFunc(dry.Changes, func(c api.Change) bool { return c.Action != api.Deleted })

@@ -43,9 +43,9 @@ func (s *Server) Restore(ctx context.Context, r RestoreRequestObject) (RestoreRe
 	if err != nil {
 		return nil, err
 	}
-	c := change{edits: edits, reason: params.XChangeReason, dryRun: params.DryRun}
+	c := change{reason: params.XChangeReason, dryRun: params.DryRun}
 	c.reasonOr(fmt.Sprintf("restore of the export of seq %d, %s", e.Seq, e.At.UTC().Format(time.RFC3339)))
-	p, err := is.planRestore(c, e, params.Replace, params.Tokens)
+	p, err := is.planRestore(c, e, edits, params.Replace, params.Tokens)
 	if err != nil {
 		return nil, err
 	}
@@ -195,77 +195,79 @@ type restorePlan struct {
 	steps []registry.Op // what changes, in an order in which objects are there before others name them, and gone after
 }
 
-// planRestore returns what has to be done so that is becomes e.
-func (is state) planRestore(c change, e Export, replace, tokens bool) (restorePlan, error) {
+// planRestore returns what has to be done so that is becomes e, whose objects edits write.
+func (is state) planRestore(c change, e Export, edits []edit, replace, tokens bool) (restorePlan, error) {
 	p := restorePlan{plan: plan{change: c, seq: is.seq}}
-	p.edits = nil
-	named, keep := map[registry.Ref]bool{}, map[string]bool{}
+	named, needed := map[registry.Ref]bool{}, map[string]bool{}
+	var keyOps []registry.Op
 	var errs []spec.FieldError
-	var before, after []registry.Op
-	for _, written := range c.edits {
-		if written.Kind == registry.KindToken {
-			if is.objects[written.Ref].Seq > 0 || !tokens {
-				continue
-			}
+	for _, written := range edits {
+		if written.Kind == registry.KindToken && (!tokens || is.objects[written.Ref].Seq > 0) {
+			continue
 		}
 		named[written.Ref] = true
 		p.add(written, is.objects[written.Ref])
 		cert, ok := written.object.(spec.Certificate)
-		if !ok || cert.KeySHA256 == "" || keep[cert.KeySHA256] {
+		if !ok || cert.KeySHA256 == "" || needed[cert.KeySHA256] {
 			continue
 		}
-		keep[cert.KeySHA256] = true
+		needed[cert.KeySHA256] = true
 		op, fault := is.keyOp(e, cert)
 		if fault != "" {
 			errs = append(errs, spec.FieldError{Field: written.at + "/keySHA256", Message: fault})
 		}
 		if op.Value != nil {
-			before = append(before, op)
+			keyOps = append(keyOps, op)
 		}
 	}
 	if err := invalid(errs); err != nil {
 		return p, err
 	}
-	var differs []string
-	for i, o := range p.before {
-		if o.Seq > 0 && p.wouldChange(i) {
-			differs = append(differs, o.Ref().String())
-		}
-	}
 	for _, kind := range slices.Backward(registry.DesiredKinds()) {
 		for _, o := range is.of(kind) {
-			switch {
-			case kind == registry.KindToken || named[o.Ref()]:
-			case kind == registry.KindSecret:
-				if replace && !keep[o.Name] {
-					after = append(after, registry.Op{Ref: o.Ref()})
-				}
-			default:
-				differs = append(differs, o.Ref().String())
+			if _, ok := kinds[kind]; ok && !named[o.Ref()] {
 				p.add(edit{Ref: o.Ref()}, o)
 			}
 		}
 	}
-	if len(differs) > 0 && !replace {
-		problem := problemf(http.StatusConflict, "the state is not empty, and %d objects in it are not as in the export, as %s: with ?replace=true "+
-			"(sluice restore --replace) they are replaced or deleted; a dry run shows them", len(differs), differs[0])
-		problem.Object = differs[0]
-		return p, problem
+	if err := p.checkReplaces(replace); err != nil {
+		return p, err
 	}
-	p.steps = before
+	p.steps = keyOps
 	for i, op := range p.ops {
 		if p.wouldChange(i) {
 			p.steps = append(p.steps, op)
 		}
 	}
-	p.steps = append(p.steps, after...)
-	p.ops = slices.Concat(p.ops, before, after)
+	p.ops = append(p.ops, keyOps...)
+	for _, o := range is.of(registry.KindSecret) {
+		if replace && !needed[o.Name] {
+			p.steps = append(p.steps, registry.Op{Ref: o.Ref()})
+		}
+	}
 	return p, nil
 }
 
 func (p *restorePlan) add(e edit, before registry.Object) {
 	p.edits, p.before, p.values = append(p.edits, e), append(p.before, before), append(p.values, e.raw)
 	p.ops = append(p.ops, registry.Op{Ref: e.Ref, Value: e.raw})
+}
+
+// checkReplaces refuses to change or delete what is there, unless that is meant.
+func (p *restorePlan) checkReplaces(meant bool) error {
+	var differs []string
+	for i, o := range p.before {
+		if o.Seq > 0 && p.wouldChange(i) {
+			differs = append(differs, o.Ref().String())
+		}
+	}
+	if meant || len(differs) == 0 {
+		return nil
+	}
+	problem := problemf(http.StatusConflict, "the state is not empty, and of its objects %d are not as in the export, first %s: with ?replace=true "+
+		"(sluice restore --replace) they are replaced or deleted; a dry run shows them", len(differs), differs[0])
+	problem.Object = differs[0]
+	return problem
 }
 
 // keyOp returns the operation that stores the key of a certificate, which has no value where it is stored, or why there is no key.
@@ -294,7 +296,7 @@ func (s *Server) checkRestore(ctx context.Context, is state, p restorePlan) erro
 		_, err := registry.NewPlan(registry.Tx{Ops: []registry.Op{op}, Author: author(ctx), Reason: p.reason}, is.seq, is.objects, time.Now())
 		if e, ok := errors.AsType[*registry.TooLargeError](err); ok {
 			problem := problemf(http.StatusRequestEntityTooLarge, "%s alone is too large: %s", op.Ref, e)
-			problem.Object = op.Ref.String()
+			problem.Object = op.String()
 			return problem
 		}
 	}
