@@ -25,6 +25,7 @@ type entry struct {
 	seq       registry.Seq
 	changed   []registry.Ref
 	beat      *registry.Node // when the request only tells that a node lives
+	export    bool           // everything was read
 }
 
 // maxAudited is how many bytes of a path, or of a reason, are in a line of the audit log: the longest reason has 500 characters.
@@ -61,16 +62,19 @@ func entryOfRequest(ctx context.Context) *entry {
 	return &entry{} // of a test that calls a handler itself
 }
 
-// noteChange writes down what a request changed.
+// noteChange writes down what a request changed; a restore does so in several changes.
 func noteChange(ctx context.Context, seq registry.Seq, changed []registry.Ref) {
 	e := entryOfRequest(ctx)
-	e.seq, e.changed = seq, changed
+	e.seq, e.changed = seq, append(e.changed, changed...)
 }
 
 // noteBeat writes down that a request is a beat of a node.
 func noteBeat(ctx context.Context, n registry.Node) { entryOfRequest(ctx).beat = &n }
 
-// audit writes a line for each write, and for whatever was denied.
+// noteExport writes down that a request reads everything.
+func noteExport(ctx context.Context) { entryOfRequest(ctx).export = true }
+
+// audit writes a line for each write, for each export, and for whatever was denied.
 func (s *Server) audit(e *entry, status int) {
 	if s.auditLog == nil {
 		return
@@ -79,7 +83,7 @@ func (s *Server) audit(e *entry, status int) {
 	switch {
 	case slices.Contains([]int{http.StatusUnauthorized, http.StatusForbidden, http.StatusTooManyRequests}, status):
 		msg = "denied"
-	case slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodOptions}, e.method):
+	case !e.export && slices.Contains([]string{http.MethodGet, http.MethodHead, http.MethodOptions}, e.method):
 		return
 	case status >= http.StatusBadRequest:
 		msg = "failed"

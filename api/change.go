@@ -316,7 +316,9 @@ func (p plan) outcome(seq registry.Seq, changed func(i int) bool) outcome {
 			}
 			if p.dryRun {
 				r.seq = before.Seq
-				r.differences = differences(before.Value, p.values[i])
+				if !r.Kind.Confidential() {
+					r.differences = differences(before.Value, p.values[i])
+				}
 			}
 		}
 		out.results = append(out.results, r)

@@ -47,6 +47,7 @@ var goTypes = map[string]reflect.Type{
 	"spec.Override":                  reflect.TypeFor[spec.Override](),
 	"spec.Document":                  reflect.TypeFor[spec.Document](),
 	"registry.Seq":                   reflect.TypeFor[registry.Seq](),
+	"registry.Slot":                  reflect.TypeFor[registry.Slot](),
 	"registry.Node":                  reflect.TypeFor[registry.Node](),
 	"registry.Problem":               reflect.TypeFor[registry.Problem](),
 	"controlplane.Status":            reflect.TypeFor[controlplane.Status](),

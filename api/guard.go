@@ -20,6 +20,15 @@ const (
 	maxTime = 20 * time.Second
 )
 
+// allowance returns how large the body of a request may be, and how long it may take.
+func allowance(r *http.Request) (body int64, limit time.Duration) {
+	body, limit = maxBody, maxTime
+	if r.URL.Path == restorePath {
+		body, limit = maxRestore, restoreTime
+	}
+	return body, limit + waitOf(r.URL.Query())
+}
+
 // guard stands before everything: it lets in who may come in, limits what they may send, and catches panics.
 func (s *Server) guard(next http.Handler) http.Handler {
 	crossOrigin := http.NewCrossOriginProtection()
@@ -42,14 +51,18 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			return
 		}
 		ctx := r.Context()
+		body, limit := allowance(r)
 		if r.URL.Path != eventsPath { // which has no end, and limits each of its writes
-			limit := maxTime + waitOf(r.URL.Query())
 			var cancel context.CancelFunc
 			ctx, cancel = context.WithTimeout(ctx, limit)
 			defer cancel()
-			_ = http.NewResponseController(w).SetWriteDeadline(time.Now().Add(limit + slowReader)) // a test's writer has none
+			deadlines := http.NewResponseController(w) // a test's writer has none
+			_ = deadlines.SetWriteDeadline(time.Now().Add(limit + slowReader))
+			if body > maxBody {
+				_ = deadlines.SetReadDeadline(time.Now().Add(limit))
+			}
 		}
-		r.Body = http.MaxBytesReader(w, r.Body, maxBody)
+		r.Body = http.MaxBytesReader(w, r.Body, body)
 		next.ServeHTTP(w, r.WithContext(ctx))
 	})
 }

@@ -225,6 +225,57 @@ type Event = controlplane.Event
 // EventType What an event tells of.
 type EventType = controlplane.EventType
 
+// Export The whole desired state at one seq.
+//
+// Example: {"at":"2026-01-02T15:04:05Z","format":1,"seq":17,"slots":{"chat":[{"node":"3f0a9c21d4","weight":1}]},"state":{"sites":{"chat":{"hosts":["*"],"listeners":[{"port":8080}],"routes":[{"upstream":"chat"}]}},"upstreams":{"chat":{"service":"io"}}}}
+type Export struct {
+	// At When it was exported
+	At time.Time `json:"at"`
+
+	// Checksum The SHA-256 of all but itself and keys, as JSON with sorted keys and without spaces. An export that was changed is
+	// restored when it is left out.
+	Checksum string `json:"checksum,omitempty,omitzero"`
+
+	// Format Of this document; 1 for now
+	//
+	// Example: 1
+	Format int `json:"format"`
+
+	// Keys Private keys in PEM by its SHA-256, to be restored.
+	Keys map[string]string `json:"keys,omitempty,omitzero"`
+
+	// Recipient The public key for which sealedKeys are sealed
+	Recipient string `json:"recipient,omitempty,omitzero"`
+
+	// SealedKeys Private keys by the SHA-256 of their PEM, sealed with HPKE (base64).
+	SealedKeys map[string]string `json:"sealedKeys,omitempty,omitzero"`
+
+	// Seq Of the state.
+	//
+	// Example: 17
+	Seq registry.Seq `json:"seq"`
+
+	// Slots The positions of nodes in ip_hash upstreams, by upstream.
+	Slots map[string][]Slot `json:"slots,omitempty,omitzero"`
+
+	// State Objects by name, as they were submitted; overrides by "service/id", approvals by upstream.
+	//
+	// Example: {"upstreams":{"chat":{"service":"io"}}}
+	State ExportedState `json:"state"`
+}
+
+// ExportedState Objects by name, as they were submitted; overrides by "service/id", approvals by upstream.
+//
+// Example: {"upstreams":{"chat":{"service":"io"}}}
+type ExportedState struct {
+	Approvals    map[string]StoredObject `json:"approvals,omitempty,omitzero"`
+	Certificates map[string]StoredObject `json:"certificates,omitempty,omitzero"`
+	Overrides    map[string]StoredObject `json:"overrides,omitempty,omitzero"`
+	Sites        map[string]StoredObject `json:"sites,omitempty,omitzero"`
+	Tokens       map[string]StoredObject `json:"tokens,omitempty,omitzero"`
+	Upstreams    map[string]StoredObject `json:"upstreams,omitempty,omitzero"`
+}
+
 // FailingNode A node that a gateway's checks found unhealthy.
 //
 // Example: {"id":"n3","refused":true,"upstream":"chat"}
@@ -798,6 +849,11 @@ type SiteList struct {
 // Example: 4k
 type Size = spec.Size
 
+// Slot One position of an ip_hash upstream.
+//
+// Example: {"node":"3f0a9c21d4","weight":1}
+type Slot = registry.Slot
+
 // State What ops want of a node. draining takes no new connections and keeps the open ones. Default active.
 //
 // Example: draining
@@ -807,6 +863,11 @@ type State = spec.State
 //
 // Example: {"gateway":"edge-1","group":"default","nginx":{"binary":"/usr/sbin/nginx","generations":[],"pid":4711,"revision":"5a3f","running":true,"version":"1.22.1"},"nodes":3,"phase":"waiting","registry":{"connected":true,"since":"2026-01-02T03:00:00Z"},"seqLive":17,"seqWanted":18,"version":"1.0.0","wait":{"since":"2026-01-02T03:04:05Z","until":"2026-01-02T03:04:08Z","what":"1 node joins","why":"3 old generations still hold connections"}}
 type Status = controlplane.Status
+
+// StoredObject An object, with fields that only a newer version knows.
+//
+// Example: {"service":"io"}
+type StoredObject = json.RawMessage
 
 // TLSPolicy How TLS is spoken with clients; the default is Mozilla's intermediate profile.
 //
@@ -1153,6 +1214,12 @@ type StreamEventsParams struct {
 	LastEventID string `json:"Last-Event-ID,omitempty,omitzero"`
 }
 
+// ExportParams defines parameters for Export.
+type ExportParams struct {
+	// Recipient The X25519 public key (base64url) for which private keys are sealed, with HPKE (RFC 9180).
+	Recipient string `form:"recipient,omitempty" json:"recipient,omitempty,omitzero"`
+}
+
 // ListHistoryParams defines parameters for ListHistory.
 type ListHistoryParams struct {
 	// From The seq to begin with; the newest when left out.
@@ -1253,6 +1320,24 @@ type PutOverrideParams struct {
 
 	// IfNoneMatch With `*`, create the object only if it does not exist.
 	IfNoneMatch IfNoneMatch `json:"If-None-Match,omitempty,omitzero"`
+
+	// XChangeReason Why, for the history.
+	XChangeReason Reason `json:"X-Change-Reason,omitempty,omitzero"`
+}
+
+// RestoreParams defines parameters for Restore.
+type RestoreParams struct {
+	// Replace Replace objects that are otherwise in the export, and delete those that it lacks.
+	Replace bool `form:"replace,omitempty" json:"replace,omitempty,omitzero"`
+
+	// Tokens Bring back tokens of the export that are missing.
+	Tokens bool `form:"tokens,omitempty" json:"tokens,omitempty,omitzero"`
+
+	// DryRun Check everything, and say what would change, but change nothing.
+	DryRun DryRun `form:"dryRun,omitempty" json:"dryRun,omitempty,omitzero"`
+
+	// Wait Answer when all gateways have proven it live, or after this time, which is at most 5m.
+	Wait WaitLive `form:"wait,omitempty" json:"wait,omitempty,omitzero"`
 
 	// XChangeReason Why, for the history.
 	XChangeReason Reason `json:"X-Change-Reason,omitempty,omitzero"`
@@ -1428,6 +1513,9 @@ type PatchOverrideApplicationMergePatchPlusJSONRequestBody = MergePatch
 
 // PutOverrideJSONRequestBody defines body for PutOverride for application/json ContentType.
 type PutOverrideJSONRequestBody = Override
+
+// RestoreJSONRequestBody defines body for Restore for application/json ContentType.
+type RestoreJSONRequestBody = Export
 
 // PutNodeJSONRequestBody defines body for PutNode for application/json ContentType.
 type PutNodeJSONRequestBody = Registration
@@ -1677,6 +1765,18 @@ type ClientInterface interface {
 	// Corresponds with GET /v1/events (the `StreamEvents` operationId).
 	StreamEvents(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
+	// Export Export the whole desired state
+	//
+	// As it was at one seq, each object as it was submitted, and what a newer version stored with it. With the slots of ip_hash,
+	// and the hashes of tokens. Nodes, reports and the history are not in it.
+	//
+	// Private keys are in it only for a `recipient`, and sealed: this API never shows one. `sluice export --key-file` makes the
+	// key pair from a key file and sends its public half alone. Without a recipient they are left out, and the export can be
+	// restored where they are stored. An export is written into the audit log.
+	//
+	// Corresponds with GET /v1/export (the `Export` operationId).
+	Export(ctx context.Context, params *ExportParams, reqEditors ...RequestEditorFn) (*http.Response, error)
+
 	// ListGateways List the gateways and what they are doing
 	//
 	// Corresponds with GET /v1/gateways (the `ListGateways` operationId).
@@ -1783,6 +1883,42 @@ type ClientInterface interface {
 	//
 	// Corresponds with PUT /v1/overrides/{service}/{id} (the `PutOverride` operationId).
 	PutOverride(ctx context.Context, service Service, id NodeID, params *PutOverrideParams, body PutOverrideJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// RestoreWithBody Make the desired state what an export says
+	//
+	// The whole export is checked, and the state that it makes is tried by this instance's nginx, before anything is written.
+	// It takes one transaction, or as many as needed (120 objects and 350 KB each) in an order in which objects are there
+	// before others name them, and gone after. When it is interrupted, or somebody else writes in between (409), the same
+	// request again goes on where it stopped. A body has at most 64 MiB.
+	//
+	// Without `replace` it only adds, and is refused with 409 where the state has objects that the export lacks or has
+	// otherwise. Tokens stay as they are: with `tokens`, those that are missing come back, also if they were revoked since.
+	// Slots that are stored already stay. `keys` are the opened `sealedKeys`, as `sluice restore --key-file` opens them;
+	// they are needed where they are not stored. A restore is not rolled out: all gateways have it at once. It is refused
+	// with 409 while a rollout is under way.
+	//
+	// Takes any type of body and a specified content type.
+	//
+	// Corresponds with POST /v1/restore (the `Restore` operationId).
+	RestoreWithBody(ctx context.Context, params *RestoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error)
+
+	// Restore Make the desired state what an export says
+	//
+	// The whole export is checked, and the state that it makes is tried by this instance's nginx, before anything is written.
+	// It takes one transaction, or as many as needed (120 objects and 350 KB each) in an order in which objects are there
+	// before others name them, and gone after. When it is interrupted, or somebody else writes in between (409), the same
+	// request again goes on where it stopped. A body has at most 64 MiB.
+	//
+	// Without `replace` it only adds, and is refused with 409 where the state has objects that the export lacks or has
+	// otherwise. Tokens stay as they are: with `tokens`, those that are missing come back, also if they were revoked since.
+	// Slots that are stored already stay. `keys` are the opened `sealedKeys`, as `sluice restore --key-file` opens them;
+	// they are needed where they are not stored. A restore is not rolled out: all gateways have it at once. It is refused
+	// with 409 while a rollout is under way.
+	//
+	// Takes a body of the `application/json` content type.
+	//
+	// Corresponds with POST /v1/restore (the `Restore` operationId).
+	Restore(ctx context.Context, params *RestoreParams, body RestoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListRollouts List the changes that are on their way, and those that were lately
 	//
@@ -2361,6 +2497,28 @@ func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams, r
 	return c.Client.Do(req)
 }
 
+// Export Export the whole desired state
+//
+// As it was at one seq, each object as it was submitted, and what a newer version stored with it. With the slots of ip_hash,
+// and the hashes of tokens. Nodes, reports and the history are not in it.
+//
+// Private keys are in it only for a `recipient`, and sealed: this API never shows one. `sluice export --key-file` makes the
+// key pair from a key file and sends its public half alone. Without a recipient they are left out, and the export can be
+// restored where they are stored. An export is written into the audit log.
+//
+// Corresponds with GET /v1/export (the `Export` operationId).
+func (c *Client) Export(ctx context.Context, params *ExportParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewExportRequest(c.Server, params)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
 // ListGateways List the gateways and what they are doing
 //
 // Corresponds with GET /v1/gateways (the `ListGateways` operationId).
@@ -2608,6 +2766,62 @@ func (c *Client) PutOverrideWithBody(ctx context.Context, service Service, id No
 // Corresponds with PUT /v1/overrides/{service}/{id} (the `PutOverride` operationId).
 func (c *Client) PutOverride(ctx context.Context, service Service, id NodeID, params *PutOverrideParams, body PutOverrideJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewPutOverrideRequest(c.Server, service, id, params, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// RestoreWithBody Make the desired state what an export says
+//
+// The whole export is checked, and the state that it makes is tried by this instance's nginx, before anything is written.
+// It takes one transaction, or as many as needed (120 objects and 350 KB each) in an order in which objects are there
+// before others name them, and gone after. When it is interrupted, or somebody else writes in between (409), the same
+// request again goes on where it stopped. A body has at most 64 MiB.
+//
+// Without `replace` it only adds, and is refused with 409 where the state has objects that the export lacks or has
+// otherwise. Tokens stay as they are: with `tokens`, those that are missing come back, also if they were revoked since.
+// Slots that are stored already stay. `keys` are the opened `sealedKeys`, as `sluice restore --key-file` opens them;
+// they are needed where they are not stored. A restore is not rolled out: all gateways have it at once. It is refused
+// with 409 while a rollout is under way.
+//
+// Takes any type of body and a specified content type.
+//
+// Corresponds with POST /v1/restore (the `Restore` operationId).
+func (c *Client) RestoreWithBody(ctx context.Context, params *RestoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRestoreRequestWithBody(c.Server, params, contentType, body)
+	if err != nil {
+		return nil, err
+	}
+	req = req.WithContext(ctx)
+	if err := c.applyEditors(ctx, req, reqEditors); err != nil {
+		return nil, err
+	}
+	return c.Client.Do(req)
+}
+
+// Restore Make the desired state what an export says
+//
+// The whole export is checked, and the state that it makes is tried by this instance's nginx, before anything is written.
+// It takes one transaction, or as many as needed (120 objects and 350 KB each) in an order in which objects are there
+// before others name them, and gone after. When it is interrupted, or somebody else writes in between (409), the same
+// request again goes on where it stopped. A body has at most 64 MiB.
+//
+// Without `replace` it only adds, and is refused with 409 where the state has objects that the export lacks or has
+// otherwise. Tokens stay as they are: with `tokens`, those that are missing come back, also if they were revoked since.
+// Slots that are stored already stay. `keys` are the opened `sealedKeys`, as `sluice restore --key-file` opens them;
+// they are needed where they are not stored. A restore is not rolled out: all gateways have it at once. It is refused
+// with 409 while a rollout is under way.
+//
+// Takes a body of the `application/json` content type.
+//
+// Corresponds with POST /v1/restore (the `Restore` operationId).
+func (c *Client) Restore(ctx context.Context, params *RestoreParams, body RestoreJSONRequestBody, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewRestoreRequest(c.Server, params, body)
 	if err != nil {
 		return nil, err
 	}
@@ -4119,6 +4333,56 @@ func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Re
 	return req, nil
 }
 
+// NewExportRequest constructs an http.Request for the Export method
+func NewExportRequest(server string, params *ExportParams) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/export")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "recipient", params.Recipient, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
+	if err != nil {
+		return nil, err
+	}
+
+	return req, nil
+}
+
 // NewListGatewaysRequest constructs an http.Request for the ListGateways method
 func NewListGatewaysRequest(server string) (*http.Request, error) {
 	var err error
@@ -4935,6 +5199,106 @@ func NewPutOverrideRequestWithBody(server string, service Service, id NodeID, pa
 		}
 
 		req.Header.Set("X-Change-Reason", headerParam2)
+
+	}
+
+	return req, nil
+}
+
+// NewRestoreRequest calls the generic Restore builder with application/json body
+func NewRestoreRequest(server string, params *RestoreParams, body RestoreJSONRequestBody) (*http.Request, error) {
+	var bodyReader io.Reader
+	buf, err := json.Marshal(body)
+	if err != nil {
+		return nil, err
+	}
+	bodyReader = bytes.NewReader(buf)
+	return NewRestoreRequestWithBody(server, params, "application/json", bodyReader)
+}
+
+// NewRestoreRequestWithBody constructs an http.Request for the Restore method, with any body, and a specified content type
+func NewRestoreRequestWithBody(server string, params *RestoreParams, contentType string, body io.Reader) (*http.Request, error) {
+	var err error
+
+	serverURL, err := url.Parse(server)
+	if err != nil {
+		return nil, err
+	}
+
+	operationPath := fmt.Sprintf("/v1/restore")
+	if operationPath[0] == '/' {
+		operationPath = "." + operationPath
+	}
+
+	queryURL, err := serverURL.Parse(operationPath)
+	if err != nil {
+		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "replace", params.Replace, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "tokens", params.Tokens, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "dryRun", params.DryRun, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "boolean", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "wait", params.Wait, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
+	}
+
+	req, err := http.NewRequest(http.MethodPost, queryURL.String(), body)
+	if err != nil {
+		return nil, err
+	}
+
+	req.Header.Add("Content-Type", contentType)
+
+	if params != nil {
+
+		var headerParam0 string
+
+		headerParam0, err = runtime.StyleParamWithOptions("simple", false, "X-Change-Reason", params.XChangeReason, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationHeader, Type: "string", Format: ""})
+		if err != nil {
+			return nil, err
+		}
+
+		req.Header.Set("X-Change-Reason", headerParam0)
 
 	}
 
@@ -6516,6 +6880,20 @@ type ClientWithResponsesInterface interface {
 	// Corresponds with GET /v1/events (the `StreamEvents` operationId).
 	StreamEventsWithResponse(ctx context.Context, params *StreamEventsParams, reqEditors ...RequestEditorFn) (*StreamEventsResponse, error)
 
+	// ExportWithResponse Export the whole desired state
+	//
+	// As it was at one seq, each object as it was submitted, and what a newer version stored with it. With the slots of ip_hash,
+	// and the hashes of tokens. Nodes, reports and the history are not in it.
+	//
+	// Private keys are in it only for a `recipient`, and sealed: this API never shows one. `sluice export --key-file` makes the
+	// key pair from a key file and sends its public half alone. Without a recipient they are left out, and the export can be
+	// restored where they are stored. An export is written into the audit log.
+	//
+	// Returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with GET /v1/export (the `Export` operationId).
+	ExportWithResponse(ctx context.Context, params *ExportParams, reqEditors ...RequestEditorFn) (*ExportResponse, error)
+
 	// ListGatewaysWithResponse List the gateways and what they are doing
 	//
 	// Returns a wrapper object for the known response body format(s).
@@ -6644,6 +7022,42 @@ type ClientWithResponsesInterface interface {
 	//
 	// Corresponds with PUT /v1/overrides/{service}/{id} (the `PutOverride` operationId).
 	PutOverrideWithResponse(ctx context.Context, service Service, id NodeID, params *PutOverrideParams, body PutOverrideJSONRequestBody, reqEditors ...RequestEditorFn) (*PutOverrideResponse, error)
+
+	// RestoreWithBodyWithResponse Make the desired state what an export says
+	//
+	// The whole export is checked, and the state that it makes is tried by this instance's nginx, before anything is written.
+	// It takes one transaction, or as many as needed (120 objects and 350 KB each) in an order in which objects are there
+	// before others name them, and gone after. When it is interrupted, or somebody else writes in between (409), the same
+	// request again goes on where it stopped. A body has at most 64 MiB.
+	//
+	// Without `replace` it only adds, and is refused with 409 where the state has objects that the export lacks or has
+	// otherwise. Tokens stay as they are: with `tokens`, those that are missing come back, also if they were revoked since.
+	// Slots that are stored already stay. `keys` are the opened `sealedKeys`, as `sluice restore --key-file` opens them;
+	// they are needed where they are not stored. A restore is not rolled out: all gateways have it at once. It is refused
+	// with 409 while a rollout is under way.
+	//
+	// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/restore (the `Restore` operationId).
+	RestoreWithBodyWithResponse(ctx context.Context, params *RestoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestoreResponse, error)
+
+	// RestoreWithResponse Make the desired state what an export says
+	//
+	// The whole export is checked, and the state that it makes is tried by this instance's nginx, before anything is written.
+	// It takes one transaction, or as many as needed (120 objects and 350 KB each) in an order in which objects are there
+	// before others name them, and gone after. When it is interrupted, or somebody else writes in between (409), the same
+	// request again goes on where it stopped. A body has at most 64 MiB.
+	//
+	// Without `replace` it only adds, and is refused with 409 where the state has objects that the export lacks or has
+	// otherwise. Tokens stay as they are: with `tokens`, those that are missing come back, also if they were revoked since.
+	// Slots that are stored already stay. `keys` are the opened `sealedKeys`, as `sluice restore --key-file` opens them;
+	// they are needed where they are not stored. A restore is not rolled out: all gateways have it at once. It is refused
+	// with 409 while a rollout is under way.
+	//
+	// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+	//
+	// Corresponds with POST /v1/restore (the `Restore` operationId).
+	RestoreWithResponse(ctx context.Context, params *RestoreParams, body RestoreJSONRequestBody, reqEditors ...RequestEditorFn) (*RestoreResponse, error)
 
 	// ListRolloutsWithResponse List the changes that are on their way, and those that were lately
 	//
@@ -8361,6 +8775,103 @@ func (r StreamEventsResponse) ContentType() string {
 	return ""
 }
 
+// ExportResponse503Headers the declared response headers of an HTTP 503 response for Export
+type ExportResponse503Headers struct {
+	RetryAfter int
+}
+
+type ExportResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Export
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationProblemJSON401 *Unauthorized
+	// ApplicationProblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationProblemJSON403 *Forbidden
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *TooLarge
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Other
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *ExportResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r ExportResponse) GetJSON200() *Export {
+	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ExportResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r ExportResponse) GetApplicationProblemJSON401() *Unauthorized {
+	return r.ApplicationProblemJSON401
+}
+
+// GetApplicationProblemJSON403 returns the response for an HTTP 403 `application/problem+json` response
+func (r ExportResponse) GetApplicationProblemJSON403() *Forbidden {
+	return r.ApplicationProblemJSON403
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r ExportResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r ExportResponse) GetApplicationProblemJSON413() *TooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r ExportResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r ExportResponse) GetApplicationProblemJSONDefault() *Other {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r ExportResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r ExportResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r ExportResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r ExportResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
 // ListGatewaysResponse503Headers the declared response headers of an HTTP 503 response for ListGateways
 type ListGatewaysResponse503Headers struct {
 	RetryAfter int
@@ -9609,6 +10120,138 @@ func (r PutOverrideResponse) StatusCode() int {
 
 // ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
 func (r PutOverrideResponse) ContentType() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Header.Get("Content-Type")
+	}
+	return ""
+}
+
+// RestoreResponse200Headers the declared response headers of an HTTP 200 response for Restore
+type RestoreResponse200Headers struct {
+	ETag string
+}
+
+// RestoreResponse202Headers the declared response headers of an HTTP 202 response for Restore
+type RestoreResponse202Headers struct {
+	ETag string
+}
+
+// RestoreResponse503Headers the declared response headers of an HTTP 503 response for Restore
+type RestoreResponse503Headers struct {
+	RetryAfter int
+}
+
+type RestoreResponse struct {
+	Body         []byte
+	HTTPResponse *http.Response
+	// JSON200 the response for an HTTP 200 `application/json` response
+	JSON200 *Written
+	// JSON202 the response for an HTTP 202 `application/json` response
+	JSON202 *NotLive
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
+	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
+	ApplicationProblemJSON401 *Unauthorized
+	// ApplicationProblemJSON403 the response for an HTTP 403 `application/problem+json` response
+	ApplicationProblemJSON403 *Forbidden
+	// ApplicationProblemJSON409 the response for an HTTP 409 `application/problem+json` response
+	ApplicationProblemJSON409 *Conflict
+	// ApplicationProblemJSON413 the response for an HTTP 413 `application/problem+json` response
+	ApplicationProblemJSON413 *TooLarge
+	// ApplicationProblemJSON415 the response for an HTTP 415 `application/problem+json` response
+	ApplicationProblemJSON415 *UnsupportedMediaType
+	// ApplicationProblemJSON422 the response for an HTTP 422 `application/problem+json` response
+	ApplicationProblemJSON422 *Invalid
+	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
+	ApplicationProblemJSON503 *Unavailable
+	// ApplicationProblemJSONDefault the response for an HTTP default `application/problem+json` response
+	ApplicationProblemJSONDefault *Other
+	// Headers200 the parsed response headers for an HTTP 200 response
+	Headers200 *RestoreResponse200Headers
+	// Headers202 the parsed response headers for an HTTP 202 response
+	Headers202 *RestoreResponse202Headers
+	// Headers503 the parsed response headers for an HTTP 503 response
+	Headers503 *RestoreResponse503Headers
+}
+
+// GetJSON200 returns the response for an HTTP 200 `application/json` response
+func (r RestoreResponse) GetJSON200() *Written {
+	return r.JSON200
+}
+
+// GetJSON202 returns the response for an HTTP 202 `application/json` response
+func (r RestoreResponse) GetJSON202() *NotLive {
+	return r.JSON202
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r RestoreResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
+}
+
+// GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
+func (r RestoreResponse) GetApplicationProblemJSON401() *Unauthorized {
+	return r.ApplicationProblemJSON401
+}
+
+// GetApplicationProblemJSON403 returns the response for an HTTP 403 `application/problem+json` response
+func (r RestoreResponse) GetApplicationProblemJSON403() *Forbidden {
+	return r.ApplicationProblemJSON403
+}
+
+// GetApplicationProblemJSON409 returns the response for an HTTP 409 `application/problem+json` response
+func (r RestoreResponse) GetApplicationProblemJSON409() *Conflict {
+	return r.ApplicationProblemJSON409
+}
+
+// GetApplicationProblemJSON413 returns the response for an HTTP 413 `application/problem+json` response
+func (r RestoreResponse) GetApplicationProblemJSON413() *TooLarge {
+	return r.ApplicationProblemJSON413
+}
+
+// GetApplicationProblemJSON415 returns the response for an HTTP 415 `application/problem+json` response
+func (r RestoreResponse) GetApplicationProblemJSON415() *UnsupportedMediaType {
+	return r.ApplicationProblemJSON415
+}
+
+// GetApplicationProblemJSON422 returns the response for an HTTP 422 `application/problem+json` response
+func (r RestoreResponse) GetApplicationProblemJSON422() *Invalid {
+	return r.ApplicationProblemJSON422
+}
+
+// GetApplicationProblemJSON503 returns the response for an HTTP 503 `application/problem+json` response
+func (r RestoreResponse) GetApplicationProblemJSON503() *Unavailable {
+	return r.ApplicationProblemJSON503
+}
+
+// GetApplicationProblemJSONDefault returns the response for an HTTP default `application/problem+json` response
+func (r RestoreResponse) GetApplicationProblemJSONDefault() *Other {
+	return r.ApplicationProblemJSONDefault
+}
+
+// GetBody returns the raw response body bytes
+func (r RestoreResponse) GetBody() []byte {
+	return r.Body
+}
+
+// Status returns HTTPResponse.Status
+func (r RestoreResponse) Status() string {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.Status
+	}
+	return http.StatusText(0)
+}
+
+// StatusCode returns HTTPResponse.StatusCode
+func (r RestoreResponse) StatusCode() int {
+	if r.HTTPResponse != nil {
+		return r.HTTPResponse.StatusCode
+	}
+	return 0
+}
+
+// ContentType is a convenience method to retrieve the Content-Type value from the HTTP response headers
+func (r RestoreResponse) ContentType() string {
 	if r.HTTPResponse != nil {
 		return r.HTTPResponse.Header.Get("Content-Type")
 	}
@@ -12111,6 +12754,26 @@ func (c *ClientWithResponses) StreamEventsWithResponse(ctx context.Context, para
 	return ParseStreamEventsResponse(rsp)
 }
 
+// ExportWithResponse Export the whole desired state
+//
+// As it was at one seq, each object as it was submitted, and what a newer version stored with it. With the slots of ip_hash,
+// and the hashes of tokens. Nodes, reports and the history are not in it.
+//
+// Private keys are in it only for a `recipient`, and sealed: this API never shows one. `sluice export --key-file` makes the
+// key pair from a key file and sends its public half alone. Without a recipient they are left out, and the export can be
+// restored where they are stored. An export is written into the audit log.
+//
+// Returns a wrapper object for the known response body format(s).
+//
+// Corresponds with GET /v1/export (the `Export` operationId).
+func (c *ClientWithResponses) ExportWithResponse(ctx context.Context, params *ExportParams, reqEditors ...RequestEditorFn) (*ExportResponse, error) {
+	rsp, err := c.Export(ctx, params, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseExportResponse(rsp)
+}
+
 // ListGatewaysWithResponse List the gateways and what they are doing
 //
 // Returns a wrapper object for the known response body format(s).
@@ -12328,6 +12991,54 @@ func (c *ClientWithResponses) PutOverrideWithResponse(ctx context.Context, servi
 		return nil, err
 	}
 	return ParsePutOverrideResponse(rsp)
+}
+
+// RestoreWithBodyWithResponse Make the desired state what an export says
+//
+// The whole export is checked, and the state that it makes is tried by this instance's nginx, before anything is written.
+// It takes one transaction, or as many as needed (120 objects and 350 KB each) in an order in which objects are there
+// before others name them, and gone after. When it is interrupted, or somebody else writes in between (409), the same
+// request again goes on where it stopped. A body has at most 64 MiB.
+//
+// Without `replace` it only adds, and is refused with 409 where the state has objects that the export lacks or has
+// otherwise. Tokens stay as they are: with `tokens`, those that are missing come back, also if they were revoked since.
+// Slots that are stored already stay. `keys` are the opened `sealedKeys`, as `sluice restore --key-file` opens them;
+// they are needed where they are not stored. A restore is not rolled out: all gateways have it at once. It is refused
+// with 409 while a rollout is under way.
+//
+// Takes any type of body and a specified content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/restore (the `Restore` operationId).
+func (c *ClientWithResponses) RestoreWithBodyWithResponse(ctx context.Context, params *RestoreParams, contentType string, body io.Reader, reqEditors ...RequestEditorFn) (*RestoreResponse, error) {
+	rsp, err := c.RestoreWithBody(ctx, params, contentType, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRestoreResponse(rsp)
+}
+
+// RestoreWithResponse Make the desired state what an export says
+//
+// The whole export is checked, and the state that it makes is tried by this instance's nginx, before anything is written.
+// It takes one transaction, or as many as needed (120 objects and 350 KB each) in an order in which objects are there
+// before others name them, and gone after. When it is interrupted, or somebody else writes in between (409), the same
+// request again goes on where it stopped. A body has at most 64 MiB.
+//
+// Without `replace` it only adds, and is refused with 409 where the state has objects that the export lacks or has
+// otherwise. Tokens stay as they are: with `tokens`, those that are missing come back, also if they were revoked since.
+// Slots that are stored already stay. `keys` are the opened `sealedKeys`, as `sluice restore --key-file` opens them;
+// they are needed where they are not stored. A restore is not rolled out: all gateways have it at once. It is refused
+// with 409 while a rollout is under way.
+//
+// Takes a body of the `application/json` content type, and returns a wrapper object for the known response body format(s).
+//
+// Corresponds with POST /v1/restore (the `Restore` operationId).
+func (c *ClientWithResponses) RestoreWithResponse(ctx context.Context, params *RestoreParams, body RestoreJSONRequestBody, reqEditors ...RequestEditorFn) (*RestoreResponse, error) {
+	rsp, err := c.Restore(ctx, params, body, reqEditors...)
+	if err != nil {
+		return nil, err
+	}
+	return ParseRestoreResponse(rsp)
 }
 
 // ListRolloutsWithResponse List the changes that are on their way, and those that were lately
@@ -14087,6 +14798,94 @@ func ParseStreamEventsResponse(rsp *http.Response) (*StreamEventsResponse, error
 	return response, nil
 }
 
+// ParseExportResponse parses an HTTP response from a ExportWithResponse call
+func ParseExportResponse(rsp *http.Response) (*ExportResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &ExportResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Export
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthorized
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Other
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 503:
+		var headers ExportResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
 // ParseListGatewaysResponse parses an HTTP response from a ListGatewaysWithResponse call
 func ParseListGatewaysResponse(rsp *http.Response) (*ListGatewaysResponse, error) {
 	bodyBytes, err := io.ReadAll(rsp.Body)
@@ -15247,6 +16046,135 @@ func ParsePutOverrideResponse(rsp *http.Response) (*PutOverrideResponse, error) 
 		response.Headers202 = &headers
 	case rsp.StatusCode == 503:
 		var headers PutOverrideResponse503Headers
+		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
+			var value int
+			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.RetryAfter = value
+		}
+		response.Headers503 = &headers
+	}
+
+	return response, nil
+}
+
+// ParseRestoreResponse parses an HTTP response from a RestoreWithResponse call
+func ParseRestoreResponse(rsp *http.Response) (*RestoreResponse, error) {
+	bodyBytes, err := io.ReadAll(rsp.Body)
+	defer func() { _ = rsp.Body.Close() }()
+	if err != nil {
+		return nil, err
+	}
+
+	response := &RestoreResponse{
+		Body:         bodyBytes,
+		HTTPResponse: rsp,
+	}
+
+	switch {
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 200:
+		var dest Written
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 202:
+		var dest NotLive
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.JSON202 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
+		var dest Unauthorized
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON401 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 403:
+		var dest Forbidden
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON403 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 409:
+		var dest Conflict
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON409 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 413:
+		var dest TooLarge
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON413 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 415:
+		var dest UnsupportedMediaType
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON415 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 422:
+		var dest Invalid
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON422 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 503:
+		var dest Unavailable
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON503 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && true:
+		var dest Other
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSONDefault = &dest
+
+	}
+
+	switch {
+	case rsp.StatusCode == 200:
+		var headers RestoreResponse200Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers200 = &headers
+	case rsp.StatusCode == 202:
+		var headers RestoreResponse202Headers
+		if values := rsp.Header.Values("ETag"); len(values) > 0 {
+			var value string
+			if err := runtime.BindStyledParameterWithOptions("simple", "ETag", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""}); err != nil {
+				return nil, err
+			}
+			headers.ETag = value
+		}
+		response.Headers202 = &headers
+	case rsp.StatusCode == 503:
+		var headers RestoreResponse503Headers
 		if values := rsp.Header.Values("Retry-After"); len(values) > 0 {
 			var value int
 			if err := runtime.BindStyledParameterWithOptions("simple", "Retry-After", values[0], &value, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: true, Type: "integer", Format: ""}); err != nil {
@@ -17347,6 +18275,9 @@ type ServerInterface interface {
 	// StreamEvents Follow what this instance's gateway sees happen
 	// (GET /v1/events)
 	StreamEvents(ctx echo.Context, params StreamEventsParams) error
+	// Export Export the whole desired state
+	// (GET /v1/export)
+	Export(ctx echo.Context, params ExportParams) error
 	// ListGateways List the gateways and what they are doing
 	// (GET /v1/gateways)
 	ListGateways(ctx echo.Context) error
@@ -17386,6 +18317,9 @@ type ServerInterface interface {
 	// PutOverride Create or replace an override
 	// (PUT /v1/overrides/{service}/{id})
 	PutOverride(ctx echo.Context, service Service, id NodeID, params PutOverrideParams) error
+	// Restore Make the desired state what an export says
+	// (POST /v1/restore)
+	Restore(ctx echo.Context, params RestoreParams) error
 	// ListRollouts List the changes that are on their way, and those that were lately
 	// (GET /v1/rollouts)
 	ListRollouts(ctx echo.Context) error
@@ -18052,6 +18986,24 @@ func (w *ServerInterfaceWrapper) StreamEvents(ctx echo.Context) error {
 	return err
 }
 
+// Export converts echo context to params.
+func (w *ServerInterfaceWrapper) Export(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ExportParams
+	// ------------- Optional query parameter "recipient" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "recipient", ctx.QueryParams(), &params.Recipient, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter recipient: %s", err))
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.Export(ctx, params)
+	return err
+}
+
 // ListGateways converts echo context to params.
 func (w *ServerInterfaceWrapper) ListGateways(ctx echo.Context) error {
 	var err error
@@ -18539,6 +19491,62 @@ func (w *ServerInterfaceWrapper) PutOverride(ctx echo.Context) error {
 
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.PutOverride(ctx, service, id, params)
+	return err
+}
+
+// Restore converts echo context to params.
+func (w *ServerInterfaceWrapper) Restore(ctx echo.Context) error {
+	var err error
+
+	// Parameter object where we will unmarshal all parameters from the context
+	var params RestoreParams
+	// ------------- Optional query parameter "replace" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "replace", ctx.QueryParams(), &params.Replace, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter replace: %s", err))
+	}
+
+	// ------------- Optional query parameter "tokens" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "tokens", ctx.QueryParams(), &params.Tokens, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter tokens: %s", err))
+	}
+
+	// ------------- Optional query parameter "dryRun" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "dryRun", ctx.QueryParams(), &params.DryRun, runtime.BindQueryParameterOptions{Type: "boolean", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter dryRun: %s", err))
+	}
+
+	// ------------- Optional query parameter "wait" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "wait", ctx.QueryParams(), &params.Wait, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter wait: %s", err))
+	}
+
+	headers := ctx.Request().Header
+	// ------------- Optional header parameter "X-Change-Reason" -------------
+	if valueList, found := headers[http.CanonicalHeaderKey("X-Change-Reason")]; found {
+		var XChangeReason Reason
+		n := len(valueList)
+		if n != 1 {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Expected one value for X-Change-Reason, got %d", n))
+		}
+
+		err = runtime.BindStyledParameterWithOptions("simple", "X-Change-Reason", valueList[0], &XChangeReason, runtime.BindStyledParameterOptions{ParamLocation: runtime.ParamLocationHeader, Explode: false, Required: false, Type: "string", Format: ""})
+		if err != nil {
+			return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter X-Change-Reason: %s", err))
+		}
+
+		params.XChangeReason = XChangeReason
+	}
+
+	// Invoke the callback with all the unmarshaled arguments
+	err = w.Handler.Restore(ctx, params)
 	return err
 }
 
@@ -19412,6 +20420,8 @@ func RegisterHandlersWithOptions(router EchoRouter, si ServerInterface, options 
 	router.GET(options.BaseURL+"/v1/approvals/:name", wrapper.GetApproval, options.OperationMiddlewares["getApproval"]...)
 	router.PUT(options.BaseURL+"/v1/approvals/:name", wrapper.PutApproval, options.OperationMiddlewares["putApproval"]...)
 	router.POST(options.BaseURL+"/v1/apply", wrapper.Apply, options.OperationMiddlewares["apply"]...)
+	router.GET(options.BaseURL+"/v1/export", wrapper.Export, options.OperationMiddlewares["export"]...)
+	router.POST(options.BaseURL+"/v1/restore", wrapper.Restore, options.OperationMiddlewares["restore"]...)
 	router.GET(options.BaseURL+"/v1/history", wrapper.ListHistory, options.OperationMiddlewares["listHistory"]...)
 	router.GET(options.BaseURL+"/v1/history/diff", wrapper.DiffHistory, options.OperationMiddlewares["diffHistory"]...)
 	router.GET(options.BaseURL+"/v1/history/:seq", wrapper.GetHistory, options.OperationMiddlewares["getHistory"]...)
@@ -21418,6 +22428,142 @@ func (response StreamEventsdefaultApplicationProblemPlusJSONResponse) VisitStrea
 	return err
 }
 
+type ExportRequestObject struct {
+	Params ExportParams
+}
+
+type ExportResponseObject interface {
+	VisitExportResponse(w http.ResponseWriter) error
+}
+
+type Export200JSONResponse Export
+
+func (response Export200JSONResponse) VisitExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Export400ApplicationProblemPlusJSONResponse struct {
+	BadRequestApplicationProblemPlusJSONResponse
+}
+
+func (response Export400ApplicationProblemPlusJSONResponse) VisitExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Export401ApplicationProblemPlusJSONResponse struct {
+	UnauthorizedApplicationProblemPlusJSONResponse
+}
+
+func (response Export401ApplicationProblemPlusJSONResponse) VisitExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Export403ApplicationProblemPlusJSONResponse struct {
+	ForbiddenApplicationProblemPlusJSONResponse
+}
+
+func (response Export403ApplicationProblemPlusJSONResponse) VisitExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Export409ApplicationProblemPlusJSONResponse struct {
+	ConflictApplicationProblemPlusJSONResponse
+}
+
+func (response Export409ApplicationProblemPlusJSONResponse) VisitExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Export413ApplicationProblemPlusJSONResponse struct {
+	TooLargeApplicationProblemPlusJSONResponse
+}
+
+func (response Export413ApplicationProblemPlusJSONResponse) VisitExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(413)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Export503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response Export503ApplicationProblemPlusJSONResponse) VisitExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ExportdefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response ExportdefaultApplicationProblemPlusJSONResponse) VisitExportResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
 type ListGatewaysRequestObject struct {
 }
 
@@ -23008,6 +24154,191 @@ type PutOverridedefaultApplicationProblemPlusJSONResponse struct {
 }
 
 func (response PutOverridedefaultApplicationProblemPlusJSONResponse) VisitPutOverrideResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(response.StatusCode)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RestoreRequestObject struct {
+	Params RestoreParams
+	Body   *RestoreJSONRequestBody
+}
+
+type RestoreResponseObject interface {
+	VisitRestoreResponse(w http.ResponseWriter) error
+}
+
+type Restore200JSONResponse struct{ WrittenJSONResponse }
+
+func (response Restore200JSONResponse) VisitRestoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Restore202JSONResponse struct{ NotLiveJSONResponse }
+
+func (response Restore202JSONResponse) VisitRestoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/json")
+	w.Header().Set("ETag", fmt.Sprint(response.Headers.ETag))
+	w.WriteHeader(202)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Restore400ApplicationProblemPlusJSONResponse struct {
+	BadRequestApplicationProblemPlusJSONResponse
+}
+
+func (response Restore400ApplicationProblemPlusJSONResponse) VisitRestoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(400)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Restore401ApplicationProblemPlusJSONResponse struct {
+	UnauthorizedApplicationProblemPlusJSONResponse
+}
+
+func (response Restore401ApplicationProblemPlusJSONResponse) VisitRestoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(401)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Restore403ApplicationProblemPlusJSONResponse struct {
+	ForbiddenApplicationProblemPlusJSONResponse
+}
+
+func (response Restore403ApplicationProblemPlusJSONResponse) VisitRestoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(403)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Restore409ApplicationProblemPlusJSONResponse struct {
+	ConflictApplicationProblemPlusJSONResponse
+}
+
+func (response Restore409ApplicationProblemPlusJSONResponse) VisitRestoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(409)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Restore413ApplicationProblemPlusJSONResponse struct {
+	TooLargeApplicationProblemPlusJSONResponse
+}
+
+func (response Restore413ApplicationProblemPlusJSONResponse) VisitRestoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(413)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Restore415ApplicationProblemPlusJSONResponse struct {
+	UnsupportedMediaTypeApplicationProblemPlusJSONResponse
+}
+
+func (response Restore415ApplicationProblemPlusJSONResponse) VisitRestoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(415)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Restore422ApplicationProblemPlusJSONResponse struct {
+	InvalidApplicationProblemPlusJSONResponse
+}
+
+func (response Restore422ApplicationProblemPlusJSONResponse) VisitRestoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(422)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type Restore503ApplicationProblemPlusJSONResponse struct {
+	UnavailableApplicationProblemPlusJSONResponse
+}
+
+func (response Restore503ApplicationProblemPlusJSONResponse) VisitRestoreResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.Header().Set("Retry-After", fmt.Sprint(response.Headers.RetryAfter))
+	w.WriteHeader(503)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type RestoredefaultApplicationProblemPlusJSONResponse struct {
+	Body       Problem
+	StatusCode int
+}
+
+func (response RestoredefaultApplicationProblemPlusJSONResponse) VisitRestoreResponse(w http.ResponseWriter) error {
 
 	var buf bytes.Buffer
 	if err := json.NewEncoder(&buf).Encode(response.Body); err != nil {
@@ -25925,6 +27256,9 @@ type StrictServerInterface interface {
 	// StreamEvents Follow what this instance's gateway sees happen
 	// (GET /v1/events)
 	StreamEvents(ctx context.Context, request StreamEventsRequestObject) (StreamEventsResponseObject, error)
+	// Export Export the whole desired state
+	// (GET /v1/export)
+	Export(ctx context.Context, request ExportRequestObject) (ExportResponseObject, error)
 	// ListGateways List the gateways and what they are doing
 	// (GET /v1/gateways)
 	ListGateways(ctx context.Context, request ListGatewaysRequestObject) (ListGatewaysResponseObject, error)
@@ -25964,6 +27298,9 @@ type StrictServerInterface interface {
 	// PutOverride Create or replace an override
 	// (PUT /v1/overrides/{service}/{id})
 	PutOverride(ctx context.Context, request PutOverrideRequestObject) (PutOverrideResponseObject, error)
+	// Restore Make the desired state what an export says
+	// (POST /v1/restore)
+	Restore(ctx context.Context, request RestoreRequestObject) (RestoreResponseObject, error)
 	// ListRollouts List the changes that are on their way, and those that were lately
 	// (GET /v1/rollouts)
 	ListRollouts(ctx context.Context, request ListRolloutsRequestObject) (ListRolloutsResponseObject, error)
@@ -26534,6 +27871,31 @@ func (sh *strictHandler) StreamEvents(ctx echo.Context, params StreamEventsParam
 	return nil
 }
 
+// Export operation middleware
+func (sh *strictHandler) Export(ctx echo.Context, params ExportParams) error {
+	var request ExportRequestObject
+
+	request.Params = params
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.Export(ctx.Request().Context(), request.(ExportRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "Export")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(ExportResponseObject); ok {
+		return validResponse.VisitExportResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
 // ListGateways operation middleware
 func (sh *strictHandler) ListGateways(ctx echo.Context) error {
 	var request ListGatewaysRequestObject
@@ -26905,6 +28267,54 @@ func (sh *strictHandler) PutOverride(ctx echo.Context, service Service, id NodeI
 		return err
 	} else if validResponse, ok := response.(PutOverrideResponseObject); ok {
 		return validResponse.VisitPutOverrideResponse(ctx.Response())
+	} else if response != nil {
+		return fmt.Errorf("unexpected response type: %T", response)
+	}
+	return nil
+}
+
+// Restore operation middleware
+func (sh *strictHandler) Restore(ctx echo.Context, params RestoreParams) error {
+	var request RestoreRequestObject
+
+	request.Params = params
+
+	var body RestoreJSONRequestBody
+	var err error
+	if binder, ok := ctx.Echo().Binder.(*echo.DefaultBinder); ok {
+		// A request validator built on kin-openapi's openapi3filter with
+		// KeepValidatedValue leaves the value it validated on the body. Bind
+		// that value, matching member names exactly, so the handler receives
+		// what was validated instead of a second, case-insensitive decode.
+		// Otherwise bind only the request body, so that path and query
+		// parameters are not also bound into the body struct.
+		if vb, ok := ctx.Request().Body.(interface{ ValidatedValue() any }); !ok || runtime.BindJSONValue(vb.ValidatedValue(), &body) != nil {
+			err = binder.BindBody(ctx, &body)
+		}
+	} else {
+		// A custom binder is installed on the Echo instance; defer to it
+		// entirely, since echo.Binder does not expose body-only binding and
+		// the binder may do more than decode (for example call ctx.Validate).
+		err = ctx.Bind(&body)
+	}
+	if err != nil {
+		return err
+	}
+	request.Body = &body
+
+	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
+		return sh.ssi.Restore(ctx.Request().Context(), request.(RestoreRequestObject))
+	}
+	for _, middleware := range sh.middlewares {
+		handler = middleware(handler, "Restore")
+	}
+
+	response, err := handler(ctx, request)
+
+	if err != nil {
+		return err
+	} else if validResponse, ok := response.(RestoreResponseObject); ok {
+		return validResponse.VisitRestoreResponse(ctx.Response())
 	} else if response != nil {
 		return fmt.Errorf("unexpected response type: %T", response)
 	}

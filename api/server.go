@@ -23,6 +23,7 @@ type Registry interface {
 	registry.Store
 	registry.Nodes
 	registry.Roller
+	registry.Slotter
 	Health() registry.Health
 	MinTTL() time.Duration
 }

@@ -102,5 +102,8 @@ func (a written) VisitDeleteApprovalResponse(w http.ResponseWriter) error { retu
 // VisitApplyResponse implements ApplyResponseObject.
 func (a written) VisitApplyResponse(w http.ResponseWriter) error { return a.write(w) }
 
+// VisitRestoreResponse implements RestoreResponseObject.
+func (a written) VisitRestoreResponse(w http.ResponseWriter) error { return a.write(w) }
+
 // VisitRevertResponse implements RevertResponseObject.
 func (a written) VisitRevertResponse(w http.ResponseWriter) error { return a.write(w) }

@@ -61,6 +61,12 @@ func (r *fakeRegistry) PutSlots(_ context.Context, t registry.SlotTable) error {
 	return r.slotErr
 }
 
+func (r *fakeRegistry) ListSlots(context.Context) ([]registry.SlotTable, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.slots, nil
+}
+
 func (r *fakeRegistry) List(_ context.Context, kind registry.Kind, _ string, _ int) (registry.Page, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()

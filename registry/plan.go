@@ -57,6 +57,9 @@ func (tx Tx) Validate() error {
 // NewPlan works out what tx changes. head is the current Seq; have holds those of the objects named in tx.Ops that
 // exist. Errors: *ConflictError, *TooLargeError.
 func NewPlan(tx Tx, head Seq, have map[Ref]Object, at time.Time) (*Plan, error) {
+	if tx.Head != nil && *tx.Head != head {
+		return nil, &ConflictError{Ref: HeadRef, Want: *tx.Head, Have: head}
+	}
 	p := &Plan{Seq: head + 1}
 	entry := Change{Seq: p.Seq, At: at.UTC(), Author: tx.Author, Reason: tx.Reason}
 	rollout := Rollout{Seq: p.Seq, At: entry.At, Author: tx.Author, Reason: tx.Reason, State: RolloutRunning}

@@ -169,6 +169,8 @@ type Tx struct {
 	Ops    []Op
 	Author string // who, for the history
 	Reason string // why, for the history; may be empty
+	// Head, when set, is the Seq that the newest commit must have: nobody has changed anything since.
+	Head *Seq
 	// Rollout, when set, has the change begin a Rollout with these settings: every gateway waits for its turn.
 	Rollout *RolloutSettings
 	// Check, when set, is called with the state as it would be after the change, at one consistent moment. When it returns
@@ -214,6 +216,9 @@ type ObjectChanged struct {
 	After  json.RawMessage `json:"after,omitempty"`  // absent when it was deleted
 }
 
+// HeadRef names the newest Seq in a ConflictError.
+var HeadRef = Ref{"registry", "head"}
+
 // HistoryName returns the name of the history entry of seq.
 func HistoryName(seq Seq) string { return fmt.Sprintf("%020d", uint64(seq)) }
 
@@ -233,6 +238,8 @@ type Nodes interface {
 type Slotter interface {
 	// PutSlots writes a table if its stored version is still t.Version, else it returns a *ConflictError.
 	PutSlots(ctx context.Context, t SlotTable) error
+	// ListSlots returns all tables that can be decoded, sorted by upstream. It is linearizable.
+	ListSlots(ctx context.Context) ([]SlotTable, error)
 }
 
 // Leaser keeps what is gone when its holder is.

@@ -33,13 +33,14 @@ func TestMain(m *testing.M) {
 
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	in, own, history := startInstance(t, ""), startInstance(t, ""), startInstance(t, "")
+	in, own, history, export := startInstance(t, ""), startInstance(t, ""), startInstance(t, ""), startInstance(t, "")
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
 			env.Setenv("SLUICE_API", in.url)
 			env.Setenv("OWN_API", own.url) // of the scripts that list everything
 			env.Setenv("HISTORY_API", history.url)
+			env.Setenv("EXPORT_API", export.url)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exitcode": exitCode},

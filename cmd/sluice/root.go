@@ -58,7 +58,7 @@ else changed it, or it is in use. diff: 1 when there is a difference.`,
 		SilenceErrors: true,
 	}
 	root.SetFlagErrorFunc(func(_ *cobra.Command, err error) error { return usageError(err) })
-	root.AddCommand(newRunCommand(), newRegisterCommand(), newApplyCommand(), newDiffCommand(), newHistoryCommand(), newRevertCommand(), newRolloutCommand(), newGetCommand(), newDescribeCommand(),
+	root.AddCommand(newRunCommand(), newRegisterCommand(), newApplyCommand(), newDiffCommand(), newHistoryCommand(), newRevertCommand(), newExportCommand(), newRestoreCommand(), newRolloutCommand(), newGetCommand(), newDescribeCommand(),
 		newDeleteCommand(), newDrainCommand(), newUndrainCommand(), newWeightCommand(), newApproveCommand(), newWhyCommand(), newEventsCommand(), newDoctorCommand(), newStatusCommand(),
 		newRenderCommand(), newTokenCommand(), newVersionCommand())
 	for _, cmd := range root.Commands() {

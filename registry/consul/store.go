@@ -119,3 +119,20 @@ func (r *Registry) PutSlots(ctx context.Context, t registry.SlotTable) error {
 	}
 	return conflict
 }
+
+// ListSlots implements registry.Slotter.
+func (r *Registry) ListSlots(ctx context.Context) ([]registry.SlotTable, error) {
+	m, err := r.read(ctx, r.timing.list, opTree(r.keys.Slots))
+	if err != nil {
+		return nil, fmt.Errorf("consul: list slots: %w", err)
+	}
+	var tables []registry.SlotTable
+	for _, p := range m.pairs {
+		entry := keyspace.Entry{Value: p.Value, Version: p.ModifyIndex}
+		if t, err := keyspace.DecodeSlots(strings.TrimPrefix(p.Key, r.keys.Slots), entry); err == nil {
+			tables = append(tables, t)
+		}
+	}
+	slices.SortFunc(tables, func(a, b registry.SlotTable) int { return strings.Compare(a.Upstream, b.Upstream) })
+	return tables, nil
+}

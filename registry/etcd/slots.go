@@ -3,6 +3,7 @@ package etcd
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	clientv3 "go.etcd.io/etcd/client/v3"
 
@@ -36,4 +37,24 @@ func (r *Registry) PutSlots(ctx context.Context, t registry.SlotTable) error {
 		conflict.Have = registry.Seq(kv.ModRevision)
 	}
 	return conflict
+}
+
+// ListSlots implements registry.Slotter.
+func (r *Registry) ListSlots(ctx context.Context) ([]registry.SlotTable, error) {
+	var resp *clientv3.GetResponse
+	err := r.call(ctx, r.timing.list, func(ctx context.Context, c *clientv3.Client) (err error) {
+		resp, err = c.Get(ctx, r.keys.Slots, clientv3.WithPrefix())
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("etcd: list slots: %w", err)
+	}
+	var tables []registry.SlotTable
+	for _, kv := range resp.Kvs {
+		entry := keyspace.Entry{Value: kv.Value, Version: uint64(kv.ModRevision)}
+		if t, err := keyspace.DecodeSlots(strings.TrimPrefix(string(kv.Key), r.keys.Slots), entry); err == nil {
+			tables = append(tables, t)
+		}
+	}
+	return tables, nil
 }

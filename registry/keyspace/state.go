@@ -188,14 +188,13 @@ func (s *State) putTombstone(key string, e Entry) {
 
 func (s *State) putSlots(key string, e Entry) {
 	upstream := strings.TrimPrefix(key, s.keys.Slots)
-	var v slotsValue
-	err := decode(e.Value, &v)
+	table, err := DecodeSlots(upstream, e)
 	s.Problem(key, string(KindSlots)+"/"+upstream, err)
 	if err != nil {
 		s.Slots.Remove(upstream)
 		return
 	}
-	s.Slots.Set(upstream, registry.SlotTable{Upstream: upstream, Version: e.Version, Slots: v.Slots})
+	s.Slots.Set(upstream, table)
 }
 
 // NodeOf decodes the node at a key of k.Nodes.

@@ -151,6 +151,13 @@ func EncodeSlots(slots []registry.Slot) (string, error) {
 	return encode(slotsValue{versioned{version}, slots})
 }
 
+// DecodeSlots reads the value of a slot table; entry is that of its key.
+func DecodeSlots(upstream string, entry Entry) (registry.SlotTable, error) {
+	var v slotsValue
+	err := decode(entry.Value, &v)
+	return registry.SlotTable{Upstream: upstream, Version: entry.Version, Slots: v.Slots}, err
+}
+
 // encode writes a value of one of the types above.
 func encode(v any) (string, error) {
 	raw, err := registry.MarshalJSON(v)

@@ -18,6 +18,7 @@ func commitTests() []test {
 		{"keeps fields that it does not know", commitKeepsFields},
 		{"of what is there already changes nothing", commitUnchanged},
 		{"checks the seqs that are expected", commitIfSeq},
+		{"is refused when the head is another one", commitHead},
 		{"is all or nothing", commitAtomic},
 		{"checks the state after the change", commitCheck},
 		{"checks again when another commit came in between", commitCheckAgain},
@@ -116,6 +117,25 @@ func commitIfSeq(t *testing.T, e *env) {
 	}
 	e.commit(t, ifSeq(write(site("a"), `{"x":3}`), 2), ifSeq(write(site("b"), `{}`), 0))
 	e.commit(t, ifSeq(erase(site("b")), 3))
+}
+
+func commitHead(t *testing.T, e *env) {
+	commit := func(head registry.Seq, name string) error {
+		_, err := e.One.Commit(e.ctx, registry.Tx{Ops: []registry.Op{write(site(name), `{}`)}, Head: &head})
+		return err
+	}
+	if err := errors.Join(commit(0, "a"), commit(1, "b")); err != nil {
+		t.Fatal(err)
+	}
+	for _, head := range []registry.Seq{0, 1, 3} {
+		conflict, ok := errors.AsType[*registry.ConflictError](commit(head, "c"))
+		if !ok || *conflict != (registry.ConflictError{Ref: registry.HeadRef, Want: head, Have: 2}) {
+			t.Errorf("on head %d: %v", head, conflict)
+		}
+	}
+	if names := e.list(t, registry.KindSite); len(names) != 2 {
+		t.Errorf("there are %v", names)
+	}
 }
 
 func commitAtomic(t *testing.T, e *env) {

@@ -44,6 +44,10 @@ func slotsCAS(t *testing.T, e *env) {
 	if err := e.One.PutSlots(e.ctx, stored); !errors.As(err, &conflict) {
 		t.Errorf("a write of an old version: %v, want a ConflictError", err)
 	}
+	if tables, err := e.One.ListSlots(e.ctx); err != nil || len(tables) != 1 || tables[0].Upstream != "io" ||
+		tables[0].Version == stored.Version || !reflect.DeepEqual(tables[0].Slots, stored.Slots) {
+		t.Errorf("listed: %+v, %v", tables, err)
+	}
 	s = w.until(e.Settle, "the new table", func(s registry.Snapshot) bool { return len(s.Slots) == 1 && len(s.Slots[0].Slots) == 1 })
 	if s.Slots[0].Version == stored.Version {
 		t.Error("the version did not change")
