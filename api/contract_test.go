@@ -72,6 +72,7 @@ var goTypes = map[string]reflect.Type{
 	"controlplane.RolloutPart":       reflect.TypeFor[controlplane.RolloutPart](),
 	"controlplane.PartState":         reflect.TypeFor[controlplane.PartState](),
 	"registry.RolloutState":          reflect.TypeFor[registry.RolloutState](),
+	"controlplane.Sockets":           reflect.TypeFor[controlplane.Sockets](),
 	"controlplane.Findings":          reflect.TypeFor[controlplane.Findings](),
 	"controlplane.FailingNode":       reflect.TypeFor[controlplane.FailingNode](),
 	"controlplane.HeldNode":          reflect.TypeFor[controlplane.HeldNode](),

@@ -798,6 +798,14 @@ type SiteList struct {
 // Example: 4k
 type Size = spec.Size
 
+// Sockets The open connections of a gateway's nginx to its nodes, those of old generations of workers too. They are counted when
+// somebody asks, once a second at most; those of another gateway are as old as its report, 10 s at most. Idle
+// connections that nginx keeps for later requests are among them: at most an upstream's keepalive connections for each
+// worker, for its keepalive timeout.
+//
+// Example: {"nodes":{"io/n1":1210,"io/n2":1190},"old":300,"total":2400}
+type Sockets = controlplane.Sockets
+
 // State What ops want of a node. draining takes no new connections and keeps the open ones. Default active.
 //
 // Example: draining
@@ -878,6 +886,11 @@ type TraceGateway struct {
 	// Example: 17
 	SeqWanted Seq `json:"seqWanted"`
 
+	// Sockets Its open connections to the node; absent when they are not known
+	//
+	// Example: 240
+	Sockets *int `json:"sockets,omitempty"`
+
 	// State up. suspect: its registration or its answer is missing, and what becomes of it is being decided. held: lost, but the guard keeps it.
 	// unhealthy: out of the rotation by checks. ignored: its checks fail, and are ignored since most nodes' do. flapping: out until it
 	// stays well. stranger: another process answers at its address. draining, disabled: by an override.
@@ -928,7 +941,7 @@ type UpstreamList struct {
 
 // UpstreamStatus An upstream as a gateway serves it.
 //
-// Example: {"held":7,"name":"chat","nodes":10,"service":"io","up":10}
+// Example: {"held":7,"name":"chat","nodes":10,"service":"io","sockets":2400,"up":10}
 type UpstreamStatus = controlplane.UpstreamStatus
 
 // Wait What a pending change waits for.

@@ -48,6 +48,7 @@ type Compiled struct {
 
 	Certificates []CertificateStatus // that are rendered; sorted by name
 	Upstreams    []UpstreamStatus    // sorted by name
+	Members      []Member            // of the upstreams; sorted by upstream and id
 	Exceptions   []NodeStatus        // nodes that are not plainly up, sorted by upstream and id
 	Alarms       []registry.Problem  // sorted
 }
@@ -111,6 +112,7 @@ func (c *compiler) result() Compiled {
 			r.Slots = append(r.Slots, *u.slots)
 		}
 		r.Upstreams = append(r.Upstreams, u.status)
+		r.Members = append(r.Members, u.members...)
 		r.Exceptions = append(r.Exceptions, u.exceptions...)
 		if u.status.Alarm != "" {
 			r.Alarms = append(r.Alarms, registry.Problem{Object: "upstream/" + name, Message: u.status.Alarm})

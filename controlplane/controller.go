@@ -121,6 +121,9 @@ func (c *Controller) Status(ctx context.Context) Status {
 	health := c.Registry.Health()
 	s.Registry = RegistryHealth{Connected: health.Connected, Since: health.Since, Error: health.Error}
 	s.Nginx = c.Applier.Live(ctx)
+	if g := c.ground.Load(); g != nil {
+		s.count(g.compiled.Members)
+	}
 	s.Problems = slices.Clip(s.Problems)
 	for _, note := range s.Nginx.Notes {
 		s.Problems = append(s.Problems, registry.Problem{Object: "gateway/" + c.Gateway, Message: note})

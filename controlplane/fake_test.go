@@ -147,6 +147,7 @@ type fakeApplier struct {
 	conf    string // that is live: the fake renderer writes everything into the first file
 	applied []attempt
 	tried   int
+	open    Connections
 }
 
 type attempt struct {
@@ -206,7 +207,11 @@ func (a *fakeApplier) set(change func(*fakeApplier)) {
 	change(a)
 }
 
-func (a *fakeApplier) Live(context.Context) Live { return Live{Running: true} }
+func (a *fakeApplier) Live(context.Context) Live {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return Live{Running: true, Connections: a.open}
+}
 
 // fakeRenderer writes the Config as JSON: equal ones have equal revisions.
 type fakeRenderer struct {
