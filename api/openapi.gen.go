@@ -167,9 +167,11 @@ type ChangeResult struct {
 	// Live With wait, whether all gateways have proven it live.
 	Live *bool `json:"live,omitempty"`
 
-	// Preview With dryRun, what the change would do at this instance's gateway, where it could be tried.
+	// Preview With dryRun, what the change would do: at the gateway of the instance that is asked, where it could be tried, and at every
+	// other that reports. Absent when this instance has compiled nothing yet.
 	//
-	// Example: {"files":[{"diff":"--- http/site-chat.conf\n+++ http/site-chat.conf\n","path":"http/site-chat.conf"}],"how":"reload"}
+	//
+	// Example: {"files":[{"diff":"--- http/upstream-chat.conf\n+++ http/upstream-chat.conf\n","path":"http/upstream-chat.conf"}],"gateways":[{"gateway":"edge-1","group":"default","how":"reload","leave":1,"objects":["upstream/chat"],"sockets":{"leaving":240,"retiring":2100},"tested":true},{"gateway":"edge-2","group":"internal","how":"nothing","sockets":{"leaving":0,"retiring":0},"tested":false}],"how":"reload"}
 	Preview *Preview `json:"preview,omitempty"`
 
 	// Seq The number of a change of the desired state.
@@ -243,6 +245,12 @@ type FileDiff = controlplane.FileDiff
 //
 // Example: {"failing":[{"id":"n3","refused":true,"upstream":"chat"}]}
 type Findings = controlplane.Findings
+
+// Forecast What a change would do at one gateway. For others than its own, the instance compiles and renders it from what they report, with its
+// own templates, judgement of the nodes and certificate files.
+//
+// Example: {"gateway":"edge-1","group":"default","how":"reload","leave":1,"objects":["upstream/chat"],"sockets":{"leaving":240,"retiring":2100},"tested":true}
+type Forecast = controlplane.Forecast
 
 // GatewayList defines model for GatewayList.
 type GatewayList struct {
@@ -531,17 +539,21 @@ type Passive = spec.Passive
 // Example: in_step
 type Phase = controlplane.Phase
 
-// Preview With dryRun, what the change would do at this instance's gateway, where it could be tried.
+// Preview With dryRun, what the change would do: at the gateway of the instance that is asked, where it could be tried, and at every
+// other that reports. Absent when this instance has compiled nothing yet.
 //
-// Example: {"files":[{"diff":"--- http/site-chat.conf\n+++ http/site-chat.conf\n","path":"http/site-chat.conf"}],"how":"reload"}
+// Example: {"files":[{"diff":"--- http/upstream-chat.conf\n+++ http/upstream-chat.conf\n","path":"http/upstream-chat.conf"}],"gateways":[{"gateway":"edge-1","group":"default","how":"reload","leave":1,"objects":["upstream/chat"],"sockets":{"leaving":240,"retiring":2100},"tested":true},{"gateway":"edge-2","group":"internal","how":"nothing","sockets":{"leaving":0,"retiring":0},"tested":false}],"how":"reload"}
 type Preview struct {
-	// Files What would differ in the rendered files; private keys are left out.
+	// Files What would differ in the files that this instance's gateway renders; private keys are left out.
 	Files []FileDiff `json:"files"`
+
+	// Gateways How it would go live at each gateway of the fleet, and which live sockets it touches there; sorted by name.
+	Gateways []Forecast `json:"gateways"`
 
 	// How How it became live. nothing: it was live already. reload: a new generation of workers. start: nginx was not running.
 	//
 	// Example: reload
-	How How `json:"how"`
+	How How `json:"how,omitempty,omitzero"`
 }
 
 // Problem What went wrong (RFC 9457).
@@ -642,6 +654,11 @@ type Registration struct {
 
 // RegistryHealth The connection to the registry.
 type RegistryHealth = controlplane.RegistryHealth
+
+// Rendering How a gateway writes down what it serves. With its group, it is all that another instance needs to tell what a change would do there.
+//
+// Example: {"accessLog":"logs/access.log","capabilities":{"http2":true,"ipv6":true,"realip":true,"rejectHandshake":true,"ssl":true,"version":"1.22.1"},"templates":"6f3a1c9e0b7d2455"}
+type Rendering = controlplane.Rendering
 
 // Retries How a request that a node did not answer is tried on another. Requests of an Engine.IO session never are.
 //
@@ -859,6 +876,11 @@ type TokenRequest struct {
 	// Example: 75s
 	TTL Duration `json:"ttl,omitempty,omitzero"`
 }
+
+// Touched The open connections to nodes that a change touches at a gateway, as it last told them. It ends none of them. One may be in both numbers.
+//
+// Example: {"leaving":240,"retiring":2100}
+type Touched = controlplane.Touched
 
 // TraceGateway defines model for TraceGateway.
 type TraceGateway struct {

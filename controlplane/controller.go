@@ -18,7 +18,7 @@ import (
 // Renderer writes a configuration down.
 type Renderer interface {
 	Render(cfg templates.Config) (templates.Bundle, error)
-	// Fingerprint changes when Render would use other templates.
+	// Fingerprint names the templates that Render uses: two gateways with the same ones have the same.
 	Fingerprint() string
 }
 
@@ -122,6 +122,7 @@ func (c *Controller) Status(ctx context.Context) Status {
 	s.Registry = RegistryHealth{Connected: health.Connected, Since: health.Since, Error: health.Error}
 	s.Nginx = c.Applier.Live(ctx)
 	if g := c.ground.Load(); g != nil {
+		s.Rendering = &g.facts.Rendering
 		s.count(g.compiled.Members)
 	}
 	s.Problems = slices.Clip(s.Problems)

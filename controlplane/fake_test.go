@@ -321,9 +321,11 @@ func (r *rig) attempts() []attempt {
 }
 
 var testFacts = Facts{
-	Group:        "default",
-	AccessLog:    "logs/access.log",
-	Capabilities: templates.Capabilities{Version: "1.22.1", Realip: true, SSL: true, HTTP2: true, RejectHandshake: true},
+	Group: "default",
+	Rendering: Rendering{
+		AccessLog:    "logs/access.log",
+		Capabilities: templates.Capabilities{Version: "1.22.1", Realip: true, SSL: true, HTTP2: true, RejectHandshake: true},
+	},
 }
 
 // world builds Snapshots.

@@ -49,6 +49,8 @@ type Status struct {
 	// later at most.
 	Sockets *Sockets `json:"sockets,omitempty"` // nil before something was compiled
 
+	Rendering *Rendering `json:"rendering,omitempty"` // nil before something was compiled
+
 	Findings *Findings      `json:"findings,omitempty"` // for the other gateways of the group; absent when it checks no nodes
 	Registry RegistryHealth `json:"registry"`
 	Nginx    Live           `json:"nginx"`
