@@ -53,7 +53,7 @@ func eachTCP(show func(tcpSocket)) error {
 			}
 			address := netip.AddrFrom4([4]byte(m[24:]))
 			if m[0] == unix.AF_INET6 {
-				address = netip.AddrFrom16([16]byte(m[24:])).Unmap()
+				address = netip.AddrFrom16([16]byte(m[24:]))
 			}
 			show(tcpSocket{
 				inode:  uint64(binary.NativeEndian.Uint32(m[68:])),

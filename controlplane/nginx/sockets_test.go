@@ -84,17 +84,25 @@ func TestConnections(t *testing.T) {
 	counts := func(want map[string]Connected) {
 		t.Helper()
 		var got map[string]Connected
+		defer func() {
+			if t.Failed() {
+				t.Logf("%+v, want %+v", got, want)
+			}
+		}()
 		within(t, 5*time.Second, "the sockets are counted", func() bool {
 			got = d.Live(t.Context()).Connections.Servers
-			if maps.Equal(got, want) {
-				return true
-			}
-			t.Logf("%+v, want %+v", got, want)
-			return false
+			return maps.Equal(got, want)
 		})
 	}
 	counts(map[string]Connected{first: {All: 3}, second: {All: 2}})
 	apply(t, d, bundle(text("two")), Reloaded)
+	for _, g := range d.Live(t.Context()).Generations {
+		for _, w := range g.Workers {
+			if w.PID == 0 || w.Memory == 0 {
+				t.Errorf("a worker of generation %d that nobody has measured: %+v", g.Number, w)
+			}
+		}
+	}
 	conns = append(conns, dial(t, port, 1)...)
 	alive(t, conns)
 	counts(map[string]Connected{first: {All: 4, Old: 3}, second: {All: 2, Old: 2}})
