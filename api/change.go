@@ -39,9 +39,9 @@ type change struct {
 type outcome struct {
 	seq     registry.Seq
 	dryRun  bool
-	trial   *controlplane.Trial // of a dry run, where it could be tried
-	results []result            // in the order of the edits
-	waited  []GatewayOutcome    // nil when nobody waited
+	preview *Preview         // of a dry run; nil where nothing could be told
+	results []result         // in the order of the edits
+	waited  []GatewayOutcome // nil when nobody waited
 }
 
 type result struct {
@@ -108,8 +108,8 @@ func (s *Server) tryChange(ctx context.Context, c change) (outcome, error) {
 	done, err := s.registry.Commit(ctx, tx)
 	if errors.Is(err, errDryRun) {
 		out := p.outcome(p.seq, p.wouldChange)
-		out.trial = trial
-		return out, nil
+		out.preview, err = s.preview(ctx, p, trial)
+		return out, err
 	}
 	if conflict, ok := errors.AsType[*registry.ConflictError](err); ok && !p.demanded[conflict.Ref] {
 		return outcome{}, errAgain

@@ -13,6 +13,7 @@ import (
 // fakeLocal is the gateway of the instance under test.
 type fakeLocal struct {
 	try      func(changes map[registry.Ref]*registry.Object) (controlplane.Trial, error)
+	forecast func(changes map[registry.Ref]*registry.Object, fleet []controlplane.Status) []controlplane.Forecast
 	snapshot atomic.Pointer[registry.Snapshot]
 	events   *controlplane.Events
 	status   atomic.Pointer[controlplane.Status]
@@ -38,6 +39,13 @@ func (l *fakeLocal) Try(_ context.Context, changes map[registry.Ref]*registry.Ob
 		return controlplane.Trial{}, errors.New("nothing can be tried")
 	}
 	return l.try(changes)
+}
+
+func (l *fakeLocal) Forecast(changes map[registry.Ref]*registry.Object, fleet []controlplane.Status) ([]controlplane.Forecast, error) {
+	if l.forecast == nil {
+		return nil, errors.New("nothing can be told")
+	}
+	return l.forecast(changes, fleet), nil
 }
 
 func (l *fakeLocal) Events() *controlplane.Events { return l.events }

@@ -93,6 +93,7 @@ var (
 	descWorkers     = describe("nginx_workers", "nginx workers, by generation.", "generation")
 	descMemory      = describe("nginx_worker_memory_bytes", "Resident memory of nginx workers, by generation.", "generation")
 	descSockets     = describe("nginx_sockets", "Open connections of nginx workers, of both sides, by generation.", "generation")
+	descConnections = describe("upstream_sockets", "Open connections of nginx to the nodes of an upstream, idle ones included.", "upstream")
 	descCertificate = describe("certificate_expiry_timestamp_seconds", "When a certificate that is served expires, in seconds since the epoch.", "certificate")
 )
 
@@ -100,7 +101,7 @@ var (
 func (g gatewayCollector) Describe(ch chan<- *prometheus.Desc) {
 	for _, d := range []*prometheus.Desc{
 		descInfo, descConnected, descStale, descPhase, descSeqWanted, descSeqLive, descNodes, descAlarms, descProblems, descApplies,
-		descApplyTime, descRunning, descGenerations, descWorkers, descMemory, descSockets, descCertificate,
+		descApplyTime, descRunning, descGenerations, descWorkers, descMemory, descSockets, descConnections, descCertificate,
 	} {
 		ch <- d
 	}
@@ -146,6 +147,9 @@ func (g gatewayCollector) nodes(st controlplane.Status, gauge func(*prometheus.D
 	}
 	for _, u := range st.Upstreams {
 		gauge(descNodes, float64(u.Up), u.Name, string(controlplane.NodeUp))
+		if st.Sockets != nil && st.Sockets.Uncounted == "" {
+			gauge(descConnections, float64(u.Sockets), u.Name)
+		}
 	}
 }
 

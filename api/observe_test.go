@@ -108,7 +108,8 @@ func TestMetrics(t *testing.T) {
 	t.Parallel()
 	in := start(t)
 	st := *in.local.status.Load()
-	st.Upstreams = []controlplane.UpstreamStatus{{Name: "io", Service: "io", Nodes: 3, Up: 2}}
+	st.Upstreams = []controlplane.UpstreamStatus{{Name: "io", Service: "io", Nodes: 3, Up: 2, Sockets: 12}}
+	st.Sockets = &controlplane.Sockets{Total: 12, Nodes: map[string]int{"io/n1": 12}}
 	st.Exceptions = []controlplane.NodeStatus{{Upstream: "io", Service: "io", ID: "n3", State: controlplane.NodeDraining}}
 	st.Certificates = []controlplane.CertificateStatus{{Name: "web", NotAfter: time.Unix(2_000_000_000, 0)}}
 	in.local.status.Store(&st)
@@ -116,7 +117,7 @@ func TestMetrics(t *testing.T) {
 	got := in.do("GET", "/metrics", "").want(200)
 	for _, want := range []string{
 		`sluice_nodes{state="up",upstream="io"} 2`, `sluice_nodes{state="draining",upstream="io"} 1`, `sluice_registry_connected 1`,
-		`sluice_phase{phase="in_step"} 1`, `sluice_phase{phase="failed"} 0`, `sluice_applies_total{how="reload",result="live"} 3`,
+		`sluice_upstream_sockets{upstream="io"} 12`, `sluice_phase{phase="in_step"} 1`, `sluice_phase{phase="failed"} 0`, `sluice_applies_total{how="reload",result="live"} 3`,
 		`sluice_applies_total{how="",result="failed"} 1`, `sluice_apply_duration_seconds_bucket{le="0.5"} 3`, `sluice_nginx_workers{generation="current"} 1`,
 		`sluice_certificate_expiry_timestamp_seconds{certificate="web"} 2e+09`, `sluice_api_requests_total{code="404",operation="getSite"} 1`,
 	} {
@@ -170,8 +171,14 @@ func TestTrace(t *testing.T) {
 	in.do("PUT", "/v1/sites/chat", `{"groups": ["edge"], "hosts": ["*"], "listeners": [{"port": 8080}], "routes": [{"upstream": "chat"}]}`).want(201)
 	says("gateways", "no gateway of the groups edge")
 	status(func(s *controlplane.Status) { s.Group = "edge" })
-	if got := trace(); !got.Live || !got.Serving || len(got.Gateways) != 1 {
-		t.Errorf("all is well: %+v", got)
+	if got := trace(); !got.Live || !got.Serving || len(got.Gateways) != 1 || got.Gateways[0].Sockets != nil {
+		t.Errorf("all is well, and nothing known of sockets: %+v", got)
+	}
+	status(func(s *controlplane.Status) {
+		s.Sockets = &controlplane.Sockets{Total: 7, Nodes: map[string]int{"io/n1": 7}}
+	})
+	if got := trace(); got.Gateways[0].Sockets == nil || *got.Gateways[0].Sockets != 7 {
+		t.Errorf("it has 7 sockets: %+v", got.Gateways)
 	}
 	in.do("PUT", "/v1/overrides/io/n1", `{"state": "draining", "note": "ticket 4711"}`).want(201)
 	says("override", "draining")

@@ -167,9 +167,11 @@ type ChangeResult struct {
 	// Live With wait, whether all gateways have proven it live.
 	Live *bool `json:"live,omitempty"`
 
-	// Preview With dryRun, what the change would do at this instance's gateway, where it could be tried.
+	// Preview With dryRun, what the change would do: at the gateway of the instance that is asked, where it could be tried, and at every
+	// other that reports. Absent when this instance has compiled nothing yet.
 	//
-	// Example: {"files":[{"diff":"--- http/site-chat.conf\n+++ http/site-chat.conf\n","path":"http/site-chat.conf"}],"how":"reload"}
+	//
+	// Example: {"files":[{"diff":"--- http/upstream-chat.conf\n+++ http/upstream-chat.conf\n","path":"http/upstream-chat.conf"}],"gateways":[{"gateway":"edge-1","group":"default","how":"reload","leave":1,"objects":["upstream/chat"],"sockets":{"leaving":240,"retiring":2100},"tested":true},{"gateway":"edge-2","group":"internal","how":"nothing","sockets":{"leaving":0,"retiring":0},"tested":false}],"how":"reload"}
 	Preview *Preview `json:"preview,omitempty"`
 
 	// Seq The number of a change of the desired state.
@@ -294,6 +296,12 @@ type FileDiff = controlplane.FileDiff
 //
 // Example: {"failing":[{"id":"n3","refused":true,"upstream":"chat"}]}
 type Findings = controlplane.Findings
+
+// Forecast What a change would do at one gateway. For others than its own, the instance compiles and renders it from what they report, with its
+// own templates, judgement of the nodes and certificate files.
+//
+// Example: {"gateway":"edge-1","group":"default","how":"reload","leave":1,"objects":["upstream/chat"],"sockets":{"leaving":240,"retiring":2100},"tested":true}
+type Forecast = controlplane.Forecast
 
 // GatewayList defines model for GatewayList.
 type GatewayList struct {
@@ -582,17 +590,21 @@ type Passive = spec.Passive
 // Example: in_step
 type Phase = controlplane.Phase
 
-// Preview With dryRun, what the change would do at this instance's gateway, where it could be tried.
+// Preview With dryRun, what the change would do: at the gateway of the instance that is asked, where it could be tried, and at every
+// other that reports. Absent when this instance has compiled nothing yet.
 //
-// Example: {"files":[{"diff":"--- http/site-chat.conf\n+++ http/site-chat.conf\n","path":"http/site-chat.conf"}],"how":"reload"}
+// Example: {"files":[{"diff":"--- http/upstream-chat.conf\n+++ http/upstream-chat.conf\n","path":"http/upstream-chat.conf"}],"gateways":[{"gateway":"edge-1","group":"default","how":"reload","leave":1,"objects":["upstream/chat"],"sockets":{"leaving":240,"retiring":2100},"tested":true},{"gateway":"edge-2","group":"internal","how":"nothing","sockets":{"leaving":0,"retiring":0},"tested":false}],"how":"reload"}
 type Preview struct {
-	// Files What would differ in the rendered files; private keys are left out.
+	// Files What would differ in the files that this instance's gateway renders; private keys are left out.
 	Files []FileDiff `json:"files"`
+
+	// Gateways How it would go live at each gateway of the fleet, and which live sockets it touches there; sorted by name.
+	Gateways []Forecast `json:"gateways"`
 
 	// How How it became live. nothing: it was live already. reload: a new generation of workers. start: nginx was not running.
 	//
 	// Example: reload
-	How How `json:"how"`
+	How How `json:"how,omitempty,omitzero"`
 }
 
 // Problem What went wrong (RFC 9457).
@@ -693,6 +705,11 @@ type Registration struct {
 
 // RegistryHealth The connection to the registry.
 type RegistryHealth = controlplane.RegistryHealth
+
+// Rendering How a gateway writes down what it serves. With its group, it is all that another instance needs to tell what a change would do there.
+//
+// Example: {"accessLog":"logs/access.log","capabilities":{"http2":true,"ipv6":true,"realip":true,"rejectHandshake":true,"ssl":true,"version":"1.22.1"},"templates":"6f3a1c9e0b7d2455"}
+type Rendering = controlplane.Rendering
 
 // Retries How a request that a node did not answer is tried on another. Requests of an Engine.IO session never are.
 //
@@ -854,6 +871,14 @@ type Size = spec.Size
 // Example: {"node":"3f0a9c21d4","weight":1}
 type Slot = registry.Slot
 
+// Sockets The open connections of a gateway's nginx to its nodes, those of old generations of workers too. They are counted when
+// somebody asks, once a second at most; those of another gateway are as old as its report, 10 s at most. Idle
+// connections that nginx keeps for later requests are among them: at most an upstream's keepalive connections for each
+// worker, for its keepalive timeout.
+//
+// Example: {"nodes":{"io/n1":1210,"io/n2":1190},"old":300,"total":2400}
+type Sockets = controlplane.Sockets
+
 // State What ops want of a node. draining takes no new connections and keeps the open ones. Default active.
 //
 // Example: draining
@@ -913,6 +938,11 @@ type TokenRequest struct {
 	TTL Duration `json:"ttl,omitempty,omitzero"`
 }
 
+// Touched The open connections to nodes that a change touches at a gateway, as it last told them. It ends none of them. One may be in both numbers.
+//
+// Example: {"leaving":240,"retiring":2100}
+type Touched = controlplane.Touched
+
 // TraceGateway defines model for TraceGateway.
 type TraceGateway struct {
 	Gateway string `json:"gateway"`
@@ -938,6 +968,11 @@ type TraceGateway struct {
 	//
 	// Example: 17
 	SeqWanted Seq `json:"seqWanted"`
+
+	// Sockets Its open connections to the node; absent when they are not known
+	//
+	// Example: 240
+	Sockets *int `json:"sockets,omitempty"`
 
 	// State up. suspect: its registration or its answer is missing, and what becomes of it is being decided. held: lost, but the guard keeps it.
 	// unhealthy: out of the rotation by checks. ignored: its checks fail, and are ignored since most nodes' do. flapping: out until it
@@ -989,7 +1024,7 @@ type UpstreamList struct {
 
 // UpstreamStatus An upstream as a gateway serves it.
 //
-// Example: {"held":7,"name":"chat","nodes":10,"service":"io","up":10}
+// Example: {"held":7,"name":"chat","nodes":10,"service":"io","sockets":2400,"up":10}
 type UpstreamStatus = controlplane.UpstreamStatus
 
 // Wait What a pending change waits for.

@@ -58,7 +58,9 @@ func (s *Server) Restore(ctx context.Context, r RestoreRequestObject) (RestoreRe
 	}
 	out := p.outcome(p.seq, p.wouldChange)
 	if p.dryRun {
-		out.trial = trial
+		if out.preview, err = s.preview(ctx, p.plan, trial); err != nil {
+			return nil, err
+		}
 		return out.answer(), nil
 	}
 	if err := s.restoreSlots(ctx, e, is); err != nil {

@@ -37,6 +37,8 @@ type Local interface {
 	Events() *controlplane.Events
 	// Try tells what changes of objects would do here; nil deletes. An error says that it could not be tried.
 	Try(ctx context.Context, changes map[registry.Ref]*registry.Object) (controlplane.Trial, error)
+	// Forecast tells what changes of objects would do at each gateway of a fleet. An error says that it can't be told.
+	Forecast(changes map[registry.Ref]*registry.Object, fleet []controlplane.Status) ([]controlplane.Forecast, error)
 	Applies() controlplane.Applies
 }
 

@@ -196,6 +196,9 @@ func (t *tracer) override(ctx context.Context, s *Server) error {
 // at says whether a gateway serves the node, as far as its report tells.
 func (t *tracer) at(g Status) TraceGateway {
 	at := TraceGateway{Gateway: g.Gateway, Group: g.Group, Phase: g.Phase, SeqLive: g.SeqLive, SeqWanted: g.SeqWanted}
+	if n, ok := g.Sockets.Of(t.service + "/" + t.id); ok {
+		at.Sockets = &n
+	}
 	why := func(format string, args ...any) { at.Reasons = append(at.Reasons, fmt.Sprintf(format, args...)) }
 	for _, n := range g.Exceptions {
 		if n.Service == t.service && n.ID == t.id && t.upstreams[n.Upstream] {

@@ -44,10 +44,63 @@ func TestChangesAreTried(t *testing.T) {
 	if o, ok := tried[io]; !ok || o != nil {
 		t.Errorf("a deletion was tried as %v", o)
 	}
+	if len(result.Preview.Gateways) != 0 {
+		t.Errorf("what cannot be told is left out: %+v", result.Preview.Gateways)
+	}
 	tried = nil
 	in.do("PUT", "/v1/upstreams/io", `{}`).want(200)
 	in.do("PUT", "/v1/approvals/io", `{}`).want(201)
 	if tried != nil {
 		t.Errorf("what changes nothing was tried: %v", tried)
+	}
+}
+
+// A dry run tells what the change would do at each gateway; of them, only the instance's own has tested it.
+func TestDryRunTellsOfEachGateway(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	status := *in.local.status.Load()
+	rendering := controlplane.Rendering{Templates: "t1", AccessLog: "logs/access.log"}
+	rendering.Capabilities.HTTP2 = true
+	status.Rendering = &rendering
+	in.local.status.Store(&status)
+	other := status
+	other.Gateway, other.Group = "edge-0", "internal"
+	in.hold(other)
+	var asked map[registry.Ref]*registry.Object
+	in.local.forecast = func(changes map[registry.Ref]*registry.Object, fleet []controlplane.Status) []controlplane.Forecast {
+		asked = changes
+		var out []controlplane.Forecast
+		for _, s := range fleet {
+			if s.Rendering == nil || *s.Rendering != rendering {
+				t.Errorf("%s renders with %+v", s.Gateway, s.Rendering)
+			}
+			out = append(out, controlplane.Forecast{Gateway: s.Gateway, Group: s.Group, How: controlplane.Nothing, Sockets: &controlplane.Touched{Leaving: 3}})
+		}
+		return out
+	}
+	dryRun := func() *api.Preview {
+		t.Helper()
+		var result api.ChangeResult
+		in.do("PUT", "/v1/overrides/io/n1?dryRun=true", `{"state": "disabled"}`).want(200).json(&result)
+		return result.Preview
+	}
+	p := dryRun()
+	if p == nil || p.How != controlplane.Nothing || len(p.Gateways) != 2 || p.Gateways[0].Gateway != "edge-0" || p.Gateways[1].Tested {
+		t.Fatalf("what could not be tried is told all the same: %+v", p)
+	}
+	if o := asked[registry.Ref{Kind: registry.KindOverride, Name: "io/n1"}]; o == nil {
+		t.Errorf("asked for %v", asked)
+	}
+	in.local.try = func(map[registry.Ref]*registry.Object) (controlplane.Trial, error) {
+		return controlplane.Trial{How: controlplane.Reload}, nil
+	}
+	p = dryRun()
+	if own, other := p.Gateways[1], p.Gateways[0]; p.How != controlplane.Reload || own.How != controlplane.Reload || !own.Tested || other.Tested || own.Sockets.Leaving != 3 {
+		t.Errorf("what was tried: %+v", p)
+	}
+	in.local.try, in.local.forecast = nil, nil
+	if p = dryRun(); p != nil {
+		t.Errorf("nothing can be told: %+v", p)
 	}
 }

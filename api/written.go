@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"net/http"
 	"slices"
-
-	"sluice/controlplane"
 )
 
 // written is the answer of every operation that writes: the generated types are one for each operation and status, and
@@ -32,9 +30,7 @@ func (out outcome) answer() written {
 	for _, r := range out.results {
 		a.body.Changes = append(a.body.Changes, Change{Kind: string(r.Kind), Name: r.Name, Action: r.action, Seq: r.seq, Differences: r.differences})
 	}
-	if t := out.trial; t != nil {
-		a.body.Preview = &Preview{How: t.How, Files: append([]controlplane.FileDiff{}, t.Files...)}
-	}
+	a.body.Preview = out.preview
 	if out.waited != nil {
 		a.body.Gateways = out.waited
 		a.body.Live = new(!slices.ContainsFunc(out.waited, func(o GatewayOutcome) bool { return !o.Live }))

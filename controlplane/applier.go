@@ -49,6 +49,7 @@ type Live struct {
 	Binary      string       `json:"binary"`
 	Version     string       `json:"version"`
 	Generations []Generation `json:"generations"` // the current one first, then older ones, youngest first
+	Connections Connections  `json:"-"`           // they become the Sockets of the Status
 	Notes       []string     `json:"-"`           // what somebody should know, and do; they become Problems of the Status
 }
 

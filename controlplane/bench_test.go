@@ -27,7 +27,9 @@ func BenchmarkCompile(b *testing.B) {
 	if err != nil {
 		b.Fatal(err)
 	}
-	facts := controlplane.Facts{Group: "default", AccessLog: "logs/access.log", Capabilities: templates.Capabilities{Realip: true, SSL: true}}
+	facts := controlplane.Facts{Group: "default", Rendering: controlplane.Rendering{
+		AccessLog: "logs/access.log", Capabilities: templates.Capabilities{Realip: true, SSL: true},
+	}}
 	b.Run("compile", func(b *testing.B) {
 		b.ReportAllocs()
 		for i := 0; b.Loop(); i++ {

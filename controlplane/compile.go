@@ -13,15 +13,22 @@ import (
 
 // Facts is what Compile must know besides the Snapshot.
 type Facts struct {
-	Group        string // the sites that name it are this gateway's
-	Capabilities templates.Capabilities
-	HTTPOnly     bool   // nginx.conf is the operator's
-	Dir          string // of the live configuration, with HTTPOnly: what relative paths can't express there
-	AccessLog    string // path
-	Files        map[string]FileFact
-	Refused      map[Version]string // what nginx did not take, and its words
-	Rulings      map[string]Ruling  // of the guard, by upstream; without one, all registered nodes are up
-	Growing      map[string]bool    // upstreams that are being rolled out: see wantSlots
+	Rendering
+	Group   string // the sites that name it are this gateway's
+	Files   map[string]FileFact
+	Refused map[Version]string // what nginx did not take, and its words
+	Rulings map[string]Ruling  // of the guard, by upstream; without one, all registered nodes are up
+	Growing map[string]bool    // upstreams that are being rolled out: see wantSlots
+}
+
+// Rendering is how a gateway writes down what it serves. It is in its report: from that, any instance can tell what a change would do
+// there.
+type Rendering struct {
+	Templates    string                 `json:"templates"` // Fingerprint of the Renderer
+	Capabilities templates.Capabilities `json:"capabilities"`
+	HTTPOnly     bool                   `json:"httpOnly,omitempty"` // nginx.conf is the operator's
+	Dir          string                 `json:"dir,omitempty"`      // of the live configuration, with HTTPOnly: what relative paths can't express there
+	AccessLog    string                 `json:"accessLog"`          // path
 }
 
 // FileFact is a file of this machine that a certificate names.
@@ -48,6 +55,7 @@ type Compiled struct {
 
 	Certificates []CertificateStatus // that are rendered; sorted by name
 	Upstreams    []UpstreamStatus    // sorted by name
+	Members      []Member            // of the upstreams; sorted by upstream and id
 	Exceptions   []NodeStatus        // nodes that are not plainly up, sorted by upstream and id
 	Alarms       []registry.Problem  // sorted
 }
@@ -111,6 +119,7 @@ func (c *compiler) result() Compiled {
 			r.Slots = append(r.Slots, *u.slots)
 		}
 		r.Upstreams = append(r.Upstreams, u.status)
+		r.Members = append(r.Members, u.members...)
 		r.Exceptions = append(r.Exceptions, u.exceptions...)
 		if u.status.Alarm != "" {
 			r.Alarms = append(r.Alarms, registry.Problem{Object: "upstream/" + name, Message: u.status.Alarm})

@@ -22,6 +22,7 @@ type upstream struct {
 	slots  *registry.SlotTable // ip_hash: the table that should be stored, when it is another
 
 	status     UpstreamStatus
+	members    []Member     // sorted by id
 	exceptions []NodeStatus // sorted by id
 }
 
@@ -139,8 +140,11 @@ func (c *compiler) describe(result *upstream, name string, u spec.Upstream, memb
 		Name: name, Service: UpstreamService(u), Nodes: len(members), Up: result.up, Held: ruling.Held, Alarm: ruling.Alarm,
 	}
 	result.exceptions = slices.Clone(ruling.Exceptions)
-	for _, m := range members {
-		o := c.overrides[m.Ref().String()]
+	result.members = make([]Member, len(members))
+	for i, m := range members {
+		node := m.Ref().String()
+		result.members[i] = Member{Upstream: name, Node: node, Address: m.HostPort(), Up: !m.down}
+		o := c.overrides[node]
 		state := NodeDraining
 		switch o.State {
 		case spec.Draining:

@@ -18,7 +18,7 @@ import (
 // Renderer writes a configuration down.
 type Renderer interface {
 	Render(cfg templates.Config) (templates.Bundle, error)
-	// Fingerprint changes when Render would use other templates.
+	// Fingerprint names the templates that Render uses: two gateways with the same ones have the same.
 	Fingerprint() string
 }
 
@@ -121,6 +121,10 @@ func (c *Controller) Status(ctx context.Context) Status {
 	health := c.Registry.Health()
 	s.Registry = RegistryHealth{Connected: health.Connected, Since: health.Since, Error: health.Error}
 	s.Nginx = c.Applier.Live(ctx)
+	if g := c.ground.Load(); g != nil {
+		s.Rendering = &g.facts.Rendering
+		s.count(g.compiled.Members)
+	}
 	s.Problems = slices.Clip(s.Problems)
 	for _, note := range s.Nginx.Notes {
 		s.Problems = append(s.Problems, registry.Problem{Object: "gateway/" + c.Gateway, Message: note})

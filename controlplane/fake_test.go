@@ -153,6 +153,7 @@ type fakeApplier struct {
 	conf    string // that is live: the fake renderer writes everything into the first file
 	applied []attempt
 	tried   int
+	open    Connections
 }
 
 type attempt struct {
@@ -212,7 +213,11 @@ func (a *fakeApplier) set(change func(*fakeApplier)) {
 	change(a)
 }
 
-func (a *fakeApplier) Live(context.Context) Live { return Live{Running: true} }
+func (a *fakeApplier) Live(context.Context) Live {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return Live{Running: true, Connections: a.open}
+}
 
 // fakeRenderer writes the Config as JSON: equal ones have equal revisions.
 type fakeRenderer struct {
@@ -322,9 +327,11 @@ func (r *rig) attempts() []attempt {
 }
 
 var testFacts = Facts{
-	Group:        "default",
-	AccessLog:    "logs/access.log",
-	Capabilities: templates.Capabilities{Version: "1.22.1", Realip: true, SSL: true, HTTP2: true, RejectHandshake: true},
+	Group: "default",
+	Rendering: Rendering{
+		AccessLog:    "logs/access.log",
+		Capabilities: templates.Capabilities{Version: "1.22.1", Realip: true, SSL: true, HTTP2: true, RejectHandshake: true},
+	},
 }
 
 // world builds Snapshots.

@@ -290,7 +290,7 @@ func (l *loop) propose() {
 	defer func(began time.Time) { l.rest = time.Now().Add(restFactor * time.Since(began)) }(time.Now())
 	l.readFiles()
 	facts := l.Facts()
-	facts.Group, facts.Files, facts.Refused = l.Group, l.files, l.refusals()
+	facts.Group, facts.Templates, facts.Files, facts.Refused = l.Group, l.print, l.files, l.refusals()
 	rollouts := ActiveRollouts(l.snapshot.Objects)
 	held := slices.DeleteFunc(slices.Clone(rollouts), func(r registry.Rollout) bool { return !heldFrom(l.Gateway)(r) })
 	facts.Growing = touched(rollouts)

@@ -45,6 +45,12 @@ type Status struct {
 	Exceptions     []NodeStatus        `json:"exceptions,omitempty"`     // nodes that are not plainly up; at most MaxExceptions
 	MoreExceptions int                 `json:"moreExceptions,omitempty"` // that were left out
 
+	// Sockets are counted when they are asked for; they never make a report of their own, but go along with the next: reportEvery
+	// later at most.
+	Sockets *Sockets `json:"sockets,omitempty"` // nil before something was compiled
+
+	Rendering *Rendering `json:"rendering,omitempty"` // nil before something was compiled
+
 	Findings *Findings      `json:"findings,omitempty"` // for the other gateways of the group; absent when it checks no nodes
 	Registry RegistryHealth `json:"registry"`
 	Nginx    Live           `json:"nginx"`
@@ -63,10 +69,11 @@ type CertificateStatus struct {
 type UpstreamStatus struct {
 	Name    string `json:"name"`
 	Service string `json:"service"`
-	Nodes   int    `json:"nodes"`           // that are registered, or held
-	Up      int    `json:"up"`              // that take new connections
-	Held    int    `json:"held,omitempty"`  // that only the guard keeps
-	Alarm   string `json:"alarm,omitempty"` // why somebody should look at it
+	Nodes   int    `json:"nodes"`             // that are registered, or held
+	Up      int    `json:"up"`                // that take new connections
+	Held    int    `json:"held,omitempty"`    // that only the guard keeps
+	Sockets int    `json:"sockets,omitempty"` // of its nodes; two upstreams of the same nodes have the same
+	Alarm   string `json:"alarm,omitempty"`   // why somebody should look at it
 }
 
 // NodeState is how a node stands.

@@ -47,22 +47,7 @@ func (c *Controller) Try(ctx context.Context, changes map[registry.Ref]*registry
 	if g == nil || g.stale {
 		return Trial{}, errNoTrial
 	}
-	next := g.snapshot
-	next.Seq++
-	next.Objects = nil
-	for _, o := range g.snapshot.Objects {
-		if _, changed := changes[o.Ref()]; !changed {
-			next.Objects = append(next.Objects, o)
-		}
-	}
-	for _, o := range changes {
-		if o != nil {
-			with := *o
-			with.Seq = next.Seq
-			next.Objects = append(next.Objects, with)
-		}
-	}
-	slices.SortFunc(next.Objects, func(a, b registry.Object) int { return compareRefs(a.Ref(), b.Ref()) })
+	next := withChanges(g.snapshot, changes)
 	facts := g.facts
 	facts.Files = ReadFiles(CertificateFiles(next, g.good))
 	compiled := Compile(next, g.good, facts)
@@ -93,6 +78,27 @@ func (c *Controller) Try(ctx context.Context, changes map[registry.Ref]*registry
 		return t, nil
 	}
 	return t, fmt.Errorf("try the change: %w", err)
+}
+
+// withChanges returns s as it would be with changes; nil deletes.
+func withChanges(s registry.Snapshot, changes map[registry.Ref]*registry.Object) registry.Snapshot {
+	next := s
+	next.Seq++
+	next.Objects = nil
+	for _, o := range s.Objects {
+		if _, changed := changes[o.Ref()]; !changed {
+			next.Objects = append(next.Objects, o)
+		}
+	}
+	for _, o := range changes {
+		if o != nil {
+			with := *o
+			with.Seq = next.Seq
+			next.Objects = append(next.Objects, with)
+		}
+	}
+	slices.SortFunc(next.Objects, func(a, b registry.Object) int { return compareRefs(a.Ref(), b.Ref()) })
+	return next
 }
 
 func mine(object string, changes map[registry.Ref]*registry.Object) bool {

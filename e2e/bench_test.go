@@ -203,7 +203,9 @@ func benchCompile(t *testing.T, r *report) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	facts := controlplane.Facts{Group: "default", AccessLog: "logs/access.log", Capabilities: templates.Capabilities{Realip: true, SSL: true}}
+	facts := controlplane.Facts{Group: "default", Rendering: controlplane.Rendering{
+		AccessLog: "logs/access.log", Capabilities: templates.Capabilities{Realip: true, SSL: true},
+	}}
 	result := testing.Benchmark(func(b *testing.B) {
 		b.ReportAllocs()
 		for b.Loop() {

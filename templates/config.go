@@ -20,17 +20,22 @@ type Config struct {
 
 // Capabilities is what the nginx binary that runs can do, asked of the binary itself.
 type Capabilities struct {
-	Version             string // "1.22.1", for people; decisions are made on the fields below
-	OpenResty           bool
-	HTTP2Directive      bool // `http2 on` (1.25.1) rather than `listen … http2`
-	KeepaliveMinTimeout bool // keepalive_min_timeout (1.27.4)
-	RejectHandshake     bool // ssl_reject_handshake (1.19.4)
-	Realip, SSL, HTTP2  bool // the modules are built in
-	IPv6                bool // this machine can listen on IPv6
+	Version             string `json:"version,omitempty"` // "1.22.1", for people; decisions are made on the fields below
+	OpenResty           bool   `json:"openResty,omitempty"`
+	HTTP2Directive      bool   `json:"http2Directive,omitempty"`      // `http2 on` (1.25.1) rather than `listen … http2`
+	KeepaliveMinTimeout bool   `json:"keepaliveMinTimeout,omitempty"` // keepalive_min_timeout (1.27.4)
+	RejectHandshake     bool   `json:"rejectHandshake,omitempty"`     // ssl_reject_handshake (1.19.4)
+	// The modules are built in.
+	Realip bool `json:"realip,omitempty"`
+	SSL    bool `json:"ssl,omitempty"`
+	HTTP2  bool `json:"http2,omitempty"`
+	IPv6   bool `json:"ipv6,omitempty"` // this machine can listen on IPv6
 	// KeepaliveDefault says that upstream connections are kept alive unless "keepalive 0" is given (1.29.7).
-	KeepaliveDefault bool
+	KeepaliveDefault bool `json:"keepaliveDefault,omitempty"`
 	// These modules were left out of the build, and with them the directives that name their temporary files.
-	WithoutFastCGI, WithoutUWSGI, WithoutSCGI bool
+	WithoutFastCGI bool `json:"withoutFastCGI,omitempty"`
+	WithoutUWSGI   bool `json:"withoutUWSGI,omitempty"`
+	WithoutSCGI    bool `json:"withoutSCGI,omitempty"`
 }
 
 // Upstream is one upstream block, in a file of its own.

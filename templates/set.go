@@ -5,6 +5,7 @@ package templates
 
 import (
 	"bytes"
+	"crypto/sha256"
 	"embed"
 	"errors"
 	"fmt"
@@ -28,6 +29,43 @@ type Set struct {
 // overrideDir replaces none. A file *.tmpl that would replace nothing is an error, since it is a misspelling; other files
 // are left alone.
 func New(overrideDir string) (*Set, error) {
+	sources, err := readSources(overrideDir)
+	if err != nil {
+		return nil, err
+	}
+	s := &Set{root: template.New("").Option("missingkey=error")}
+	for _, source := range sources {
+		if _, err := s.root.New(source.name).Parse(string(source.text)); err != nil {
+			// The package's own message is "template: NAME:LINE: what"; NAME alone would not say which directory.
+			return nil, fmt.Errorf("parse template %s", filepath.Join(filepath.Dir(source.path), strings.TrimPrefix(err.Error(), "template: ")))
+		}
+	}
+	return s, nil
+}
+
+// Fingerprint returns 16 hex digits of a hash of the templates that New would return, which are the same on every machine that has the
+// same; when there are none, why.
+func Fingerprint(overrideDir string) string {
+	sources, err := readSources(overrideDir)
+	if err != nil {
+		return err.Error()
+	}
+	hash := sha256.New()
+	for _, source := range sources {
+		fmt.Fprintf(hash, "%s %d\n%s", source.name, len(source.text), source.text)
+	}
+	return fmt.Sprintf("%.8x", hash.Sum(nil))
+}
+
+// source is the text of a template.
+type source struct {
+	name string
+	path string // of the file that replaces the embedded one; empty when none does
+	text []byte
+}
+
+// readSources returns the embedded templates, or the files in overrideDir that replace them, sorted by name.
+func readSources(overrideDir string) ([]source, error) {
 	names, err := fs.Glob(embedded, "*.tmpl")
 	if err != nil {
 		return nil, fmt.Errorf("list embedded templates: %w", err)
@@ -36,33 +74,20 @@ func New(overrideDir string) (*Set, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Set{root: template.New("").Option("missingkey=error")}
-	for _, name := range names {
-		path := overrides[name]
-		if err := s.parse(name, path); err != nil {
-			return nil, err
+	sources := make([]source, len(names))
+	for i, name := range names {
+		s := source{name: name, path: overrides[name]}
+		if s.path == "" {
+			s.text, err = embedded.ReadFile(name)
+		} else {
+			s.text, err = os.ReadFile(s.path)
 		}
+		if err != nil {
+			return nil, fmt.Errorf("read template: %w", err)
+		}
+		sources[i] = s
 	}
-	return s, nil
-}
-
-// parse adds a template: the file at path, or the embedded one when path is empty.
-func (s *Set) parse(name, path string) error {
-	var text []byte
-	var err error
-	if path == "" {
-		text, err = embedded.ReadFile(name)
-	} else {
-		text, err = os.ReadFile(path)
-	}
-	if err != nil {
-		return fmt.Errorf("read template: %w", err)
-	}
-	if _, err := s.root.New(name).Parse(string(text)); err != nil {
-		// The package's own message is "template: NAME:LINE: what"; NAME alone would not say which directory.
-		return fmt.Errorf("parse template %s", filepath.Join(filepath.Dir(path), strings.TrimPrefix(err.Error(), "template: ")))
-	}
-	return nil
+	return sources, nil
 }
 
 // findOverrides returns the paths of the files in dir that replace one of names.

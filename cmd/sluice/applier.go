@@ -33,8 +33,13 @@ func (a applier) Live(ctx context.Context) controlplane.Live {
 		}
 		generations[i] = controlplane.Generation{Number: g.Number, Since: g.Since, Old: g.Old, Workers: workers}
 	}
+	servers := make(map[string]controlplane.Connected, len(live.Connections.Servers))
+	for address, n := range live.Connections.Servers {
+		servers[address] = controlplane.Connected(n)
+	}
 	return controlplane.Live{
 		Running: live.Running, PID: live.PID, Revision: live.Revision, Since: live.Since,
 		Binary: live.Binary, Version: live.Version, Generations: generations, Notes: live.Notes,
+		Connections: controlplane.Connections{Servers: servers, NoTCP: live.Connections.NoTCP, NoUnix: live.Connections.NoUnix},
 	}
 }

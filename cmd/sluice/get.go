@@ -220,7 +220,7 @@ func describeUpstream(stdout io.Writer, gateways []controlplane.Status, name str
 	for _, g := range gateways {
 		for _, u := range g.Upstreams {
 			if u.Name == name {
-				rows = append(rows, row{cells: []string{g.Gateway, fmt.Sprint(u.Nodes), fmt.Sprint(u.Up), fmt.Sprint(u.Held), orDash(u.Alarm)}})
+				rows = append(rows, row{cells: []string{g.Gateway, fmt.Sprint(u.Nodes), fmt.Sprint(u.Up), fmt.Sprint(u.Held), fmt.Sprint(u.Sockets), orDash(u.Alarm)}})
 			}
 		}
 		for _, n := range g.Exceptions {
@@ -233,7 +233,7 @@ func describeUpstream(stdout io.Writer, gateways []controlplane.Status, name str
 		header []string
 		rows   []row
 	}{
-		{[]string{"GATEWAY", "NODES", "UP", "HELD", "ALARM"}, rows},
+		{[]string{"GATEWAY", "NODES", "UP", "HELD", "SOCKETS", "ALARM"}, rows},
 		{[]string{"GATEWAY", "NODE", "STATE", "SINCE", "REASON"}, nodes},
 	} {
 		if len(part.rows) == 0 {
@@ -273,7 +273,11 @@ func traceText(t api.TraceResult) string {
 		fmt.Fprintf(&b, "  %s  %-12s %s\n", mark[s.Ok], plain(s.Step), plain(s.Message))
 	}
 	for _, g := range t.Gateways {
-		fmt.Fprintf(&b, "  %s  gateway %s (%s): %s, seq %d of %d\n", mark[g.Live], plain(g.Gateway), plain(g.Group), plain(string(g.Phase)), g.SeqLive, g.SeqWanted)
+		fmt.Fprintf(&b, "  %s  gateway %s (%s): %s, seq %d of %d", mark[g.Live], plain(g.Gateway), plain(g.Group), plain(string(g.Phase)), g.SeqLive, g.SeqWanted)
+		if g.Sockets != nil {
+			fmt.Fprintf(&b, ", %s", count(*g.Sockets, "socket"))
+		}
+		b.WriteByte('\n')
 		for _, r := range g.Reasons {
 			fmt.Fprintf(&b, "        %s\n", strings.ReplaceAll(plain(strings.TrimSpace(r)), "\n", "\n        "))
 		}

@@ -139,7 +139,7 @@ difference, as diff does, with 0 when there is none, and with 2 when that cannot
 				}
 			}
 			if p := result.Preview; p != nil && files {
-				fmt.Fprintf(cmd.OutOrStdout(), "\non this gateway: %s\n", hows[p.How])
+				fmt.Fprintf(cmd.OutOrStdout(), "\non this gateway: %s\n", cmp.Or(hows[p.How], "it could not be tried"))
 				for _, file := range p.Files {
 					fmt.Fprint(cmd.OutOrStdout(), plain(file.Diff))
 				}
@@ -244,8 +244,10 @@ func written(stdout, stderr io.Writer, result *api.ChangeResult, dryRun bool, wa
 		}
 	}
 	if dryRun {
-		if p := result.Preview; p != nil {
-			fmt.Fprintf(stderr, "on this gateway: %s, %s would differ; sluice diff --files shows them\n", hows[p.How], count(len(p.Files), "file"))
+		if result.Preview != nil {
+			if err := writePreview(stderr, *result.Preview); err != nil {
+				return err
+			}
 		}
 		fmt.Fprintln(stderr, "dry run: nothing was changed")
 		return nil

@@ -87,6 +87,16 @@ func (in *testInstance) Try(context.Context, map[registry.Ref]*registry.Object) 
 	return controlplane.Trial{How: controlplane.Reload, Files: []controlplane.FileDiff{{Path: "http/site-x.conf", Diff: "-old\n+new\n"}}}, nil
 }
 
+func (in *testInstance) Forecast(_ map[registry.Ref]*registry.Object, fleet []controlplane.Status) ([]controlplane.Forecast, error) {
+	var forecasts []controlplane.Forecast
+	for _, s := range fleet {
+		forecasts = append(forecasts, controlplane.Forecast{
+			Gateway: s.Gateway, Group: s.Group, How: controlplane.Reload, Leave: 1, Sockets: &controlplane.Touched{Leaving: 240, Retiring: 2100, AtLeast: true},
+		})
+	}
+	return forecasts, nil
+}
+
 func (in *testInstance) Events() *controlplane.Events { return in.events }
 
 func (in *testInstance) Applies() controlplane.Applies { return controlplane.Applies{} }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -21,6 +22,7 @@ type nodeFlags struct {
 	note   string
 	reason string
 	any    bool
+	dryRun bool
 }
 
 func newDrainCommand() *cobra.Command {
@@ -78,12 +80,13 @@ func (f *nodeFlags) command(use, short, long, example string, args cobra.Positio
 			if err != nil {
 				return err
 			}
-			return f.run(cmd.Context(), cmd.OutOrStdout(), client, strings.TrimPrefix(args[0], "node/"), func(o *spec.Override) error { return change(o, args) })
+			return f.run(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), client, strings.TrimPrefix(args[0], "node/"), func(o *spec.Override) error { return change(o, args) })
 		},
 	}
 	f.client.register(cmd.Flags())
 	cmd.Flags().StringVar(&f.reason, "reason", "", "why, for the history")
 	cmd.Flags().BoolVar(&f.any, "absent", false, "also when the node is not registered now")
+	cmd.Flags().BoolVar(&f.dryRun, "dry-run", false, "check everything and print what would change, but change nothing")
 	return cmd
 }
 
@@ -91,7 +94,7 @@ func (f *nodeFlags) command(use, short, long, example string, args cobra.Positio
 const overrideTries = 10
 
 // run changes a node's override, and loses nothing that somebody else changes in it meanwhile.
-func (f *nodeFlags) run(ctx context.Context, stdout io.Writer, client apiClient, name string, change func(*spec.Override) error) error {
+func (f *nodeFlags) run(ctx context.Context, stdout, stderr io.Writer, client apiClient, name string, change func(*spec.Override) error) error {
 	service, id, err := splitNode(name)
 	if err != nil {
 		return err
@@ -118,17 +121,17 @@ func (f *nodeFlags) run(ctx context.Context, stdout io.Writer, client apiClient,
 				fmt.Fprintf(stdout, "unchanged override/%s\n", plain(name))
 				return nil
 			}
-			resp, err := client.DeleteOverrideWithResponse(ctx, service, id, &api.DeleteOverrideParams{IfMatch: etag, XChangeReason: f.reason})
+			resp, err := client.DeleteOverrideWithResponse(ctx, service, id, &api.DeleteOverrideParams{IfMatch: etag, XChangeReason: f.reason, DryRun: f.dryRun})
 			err = api.Check(resp, err)
 			if again(err) {
 				continue
 			}
-			if err == nil {
-				fmt.Fprintf(stdout, "deleted   override/%s\n", plain(name))
+			if err != nil {
+				return err
 			}
-			return err
+			return written(stdout, stderr, resp.JSON200, f.dryRun, 0)
 		}
-		params := &api.PutOverrideParams{IfMatch: etag, XChangeReason: f.reason}
+		params := &api.PutOverrideParams{IfMatch: etag, XChangeReason: f.reason, DryRun: f.dryRun}
 		if etag == "" {
 			params.IfNoneMatch = "*"
 		}
@@ -140,14 +143,27 @@ func (f *nodeFlags) run(ctx context.Context, stdout io.Writer, client apiClient,
 		if err != nil {
 			return fmt.Errorf("set the override of %s: %w", name, err)
 		}
-		done := resp.JSON200
-		if done == nil {
-			done = resp.JSON201
+		if err := written(stdout, stderr, cmp.Or(resp.JSON200, resp.JSON201), f.dryRun, 0); err != nil {
+			return err
 		}
-		fmt.Fprintf(stdout, "%-9s override/%s\n", done.Changes[0].Action, plain(name))
+		if after.State == spec.Draining && !f.dryRun {
+			return open(ctx, stderr, client, name)
+		}
 		return nil
 	}
 	return &exitError{exitConflict, fmt.Errorf("others kept changing the override of %s: try again", name)}
+}
+
+// open tells how many sockets a node that is drained still has.
+func open(ctx context.Context, stderr io.Writer, client apiClient, name string) error {
+	gateways, err := gatewaysOfAPI(client)(ctx)
+	if err != nil {
+		return fmt.Errorf("ask the gateways for the sockets of %s: %w", name, err)
+	}
+	if n := socketsOf(gateways, name); n != "-" {
+		fmt.Fprintf(stderr, "open sockets that it keeps: %s; sluice get node/%s tells how many are left\n", n, plain(name))
+	}
+	return nil
 }
 
 // again reports whether somebody else changed the object in between.

@@ -81,7 +81,7 @@ func (f *renderFlags) run(ctx context.Context, stdout io.Writer) error {
 	if err != nil {
 		return err
 	}
-	facts := controlplane.Facts{Group: f.group, Capabilities: probed.Caps, AccessLog: "logs/access.log"}
+	facts := controlplane.Facts{Group: f.group, Rendering: controlplane.Rendering{Capabilities: probed.Caps, AccessLog: "logs/access.log"}}
 	facts.Files = controlplane.ReadFiles(controlplane.CertificateFiles(snapshot, controlplane.Good{}))
 	compiled := controlplane.Compile(snapshot, controlplane.Good{}, facts)
 	if len(compiled.Slots) > 0 { // nobody stores them here: they are as a registry would have them

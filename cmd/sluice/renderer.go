@@ -1,10 +1,6 @@
 package main
 
 import (
-	"fmt"
-	"os"
-	"path/filepath"
-	"strings"
 	"sync"
 
 	"sluice/templates"
@@ -20,24 +16,8 @@ type renderer struct {
 	set   *templates.Set
 }
 
-// Fingerprint changes when a file of the directory does.
-func (r *renderer) Fingerprint() string {
-	if r.dir == "" {
-		return ""
-	}
-	entries, err := os.ReadDir(r.dir)
-	if err != nil {
-		return err.Error()
-	}
-	var b strings.Builder
-	for _, e := range entries {
-		// Stat follows links, as a mounted ConfigMap has them.
-		if info, err := os.Stat(filepath.Join(r.dir, e.Name())); err == nil {
-			fmt.Fprintln(&b, e.Name(), info.Size(), info.ModTime().UnixNano())
-		}
-	}
-	return b.String()
-}
+// Fingerprint implements controlplane.Renderer.
+func (r *renderer) Fingerprint() string { return templates.Fingerprint(r.dir) }
 
 // Render implements controlplane.Renderer.
 func (r *renderer) Render(cfg templates.Config) (templates.Bundle, error) {

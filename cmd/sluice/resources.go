@@ -72,7 +72,7 @@ func resources() []resource {
 			},
 		},
 		{
-			"nodes", []string{"node"}, []string{"NODE", "ADDRESS", "WEIGHT", "MAX CONNS", "ZONE", "TAGS", "STATE"}, listNodes,
+			"nodes", []string{"node"}, []string{"NODE", "ADDRESS", "WEIGHT", "MAX CONNS", "ZONE", "TAGS", "STATE", "SOCKETS"}, listNodes,
 			func(ctx context.Context, c apiClient, name, _ string) error {
 				service, id, err := splitNode(name)
 				if err != nil {
@@ -251,16 +251,18 @@ func listOverrides(ctx context.Context, c apiClient) ([]row, error) {
 	return rows, err
 }
 
-// listNodes shows how each node stands by the gateways' reports: what one of them says beside "up" counts.
+// listNodes shows how each node stands by the gateways' reports: what one of them says beside "up" counts, and the sockets are
+// those of all of them.
 func listNodes(ctx context.Context, c apiClient) ([]row, error) {
 	resp, err := c.ListNodesWithResponse(ctx, &api.ListNodesParams{})
 	if err := api.Check(resp, err); err != nil {
 		return nil, err
 	}
-	states, err := nodeStates(ctx, c)
+	gateways, err := gatewaysOfAPI(c)(ctx)
 	if err != nil {
 		return nil, err
 	}
+	states := nodeStates(gateways)
 	var rows []row
 	for _, n := range resp.JSON200.Items {
 		limit := "-"
@@ -270,23 +272,39 @@ func listNodes(ctx context.Context, c apiClient) ([]row, error) {
 		name := n.Service + "/" + n.ID
 		rows = append(rows, row{name, []string{
 			name, n.HostPort(), fmt.Sprint(max(1, n.Weight)), limit, orDash(n.Zone), orDash(strings.Join(n.Tags, ",")), cmp.Or(states[name], "up"),
+			socketsOf(gateways, name),
 		}, n})
 	}
 	return rows, nil
 }
 
-func nodeStates(ctx context.Context, c apiClient) (map[string]string, error) {
-	gateways, err := gatewaysOfAPI(c)(ctx)
-	if err != nil {
-		return nil, err
-	}
+func nodeStates(gateways []controlplane.Status) map[string]string {
 	states := map[string]string{}
 	for _, g := range gateways {
 		for _, n := range g.Exceptions {
 			states[n.Service+"/"+n.ID] = string(n.State)
 		}
 	}
-	return states, nil
+	return states
+}
+
+// socketsOf returns how many sockets the gateways have open to a node: "12", "12+" when some do not tell, "-" when none does.
+func socketsOf(gateways []controlplane.Status, node string) string {
+	sum, tell := 0, 0
+	for _, g := range gateways {
+		if n, ok := g.Sockets.Of(node); ok {
+			sum += n
+			tell++
+		}
+	}
+	switch tell {
+	case 0:
+		return "-"
+	case len(gateways):
+		return fmt.Sprint(sum)
+	default:
+		return fmt.Sprintf("%d+", sum)
+	}
 }
 
 func listServices(ctx context.Context, c apiClient) ([]row, error) {
@@ -305,18 +323,16 @@ func listGateways(ctx context.Context, c apiClient) ([]row, error) {
 	gateways, err := gatewaysOfAPI(c)(ctx)
 	var rows []row
 	for _, g := range gateways {
-		sockets := 0
-		for _, generation := range g.Nginx.Generations {
-			for _, w := range generation.Workers {
-				sockets += w.Sockets
-			}
+		sockets := "-"
+		if g.Sockets != nil {
+			sockets = fmt.Sprint(g.Sockets.Total)
 		}
 		state := string(g.Phase)
 		if len(g.Alarms) > 0 {
 			state += ", " + count(len(g.Alarms), "alarm")
 		}
 		rows = append(rows, row{g.Gateway, []string{
-			g.Gateway, g.Group, state, fmt.Sprint(g.SeqLive), orDash(short(g.RevisionLive)), fmt.Sprint(len(g.Nginx.Generations)), fmt.Sprint(sockets),
+			g.Gateway, g.Group, state, fmt.Sprint(g.SeqLive), orDash(short(g.RevisionLive)), fmt.Sprint(len(g.Nginx.Generations)), sockets,
 			g.Nginx.Version, g.Version,
 		}, g})
 	}

@@ -296,7 +296,7 @@ func findNginx() (string, error) {
 }
 
 func (f *runFlags) facts(driver *nginx.Driver) controlplane.Facts {
-	facts := controlplane.Facts{Capabilities: driver.Capabilities(), AccessLog: "logs/access.log"}
+	facts := controlplane.Facts{Rendering: controlplane.Rendering{Capabilities: driver.Capabilities(), AccessLog: "logs/access.log"}}
 	if f.nginxMode == string(nginx.Include) {
 		facts.HTTPOnly, facts.Dir = true, driver.Base()
 		facts.AccessLog = filepath.Join(f.stateDir, "nginx", "logs", "access.log")

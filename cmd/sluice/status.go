@@ -143,11 +143,17 @@ func statusText(s controlplane.Status, now time.Time) string {
 	for _, g := range s.Nginx.Generations {
 		line("", "%s", generationText(g, now))
 	}
+	if s.Sockets != nil {
+		line("sockets", "%s", socketsText(*s.Sockets))
+	}
 	line("sluice", "%s, group %s", s.Version, s.Group)
 	for _, u := range s.Upstreams {
 		text := fmt.Sprintf("%s: %d of %s up", u.Name, u.Up, count(u.Nodes, "node"))
 		if u.Held > 0 {
 			text += fmt.Sprintf(", %d held by the guard", u.Held)
+		}
+		if u.Sockets > 0 {
+			text += ", " + count(u.Sockets, "socket")
 		}
 		line("upstream", "%s", text)
 	}
@@ -200,6 +206,17 @@ func nginxText(n controlplane.Live) string {
 		return fmt.Sprintf("%s %s, does not run", n.Binary, n.Version)
 	}
 	return fmt.Sprintf("%s %s, pid %d", n.Binary, n.Version, n.PID)
+}
+
+func socketsText(s controlplane.Sockets) string {
+	text := fmt.Sprintf("%d to nodes", s.Total)
+	if s.Old > 0 {
+		text += fmt.Sprintf(", %d of these in old generations", s.Old)
+	}
+	if s.Uncounted != "" {
+		text += "; some are not counted: " + s.Uncounted
+	}
+	return text
 }
 
 func generationText(g controlplane.Generation, now time.Time) string {

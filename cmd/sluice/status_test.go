@@ -31,6 +31,8 @@ func TestStatusText(t *testing.T) {
 				{Number: 2, Since: before(90 * time.Minute), Workers: []controlplane.Worker{{PID: 8, Memory: 8 << 20, Sockets: 20}, {PID: 9, Memory: 8 << 20, Sockets: 21}}},
 				{Number: 1, Since: before(72 * time.Hour), Old: true, Workers: []controlplane.Worker{{PID: 5, Memory: 9 << 20, Sockets: 1}}},
 			}},
+			Sockets:   &controlplane.Sockets{Total: 21, Old: 1, Uncounted: "list unix sockets: no such file"},
+			Upstreams: []controlplane.UpstreamStatus{{Name: "io", Nodes: 3, Up: 3, Sockets: 21}},
 		}, `gateway edge-1: what is wanted is live
   live       seq 17, revision 0123456789ab, 3 nodes
   applied    1h30m ago, by a reload, in 181 ms
@@ -38,7 +40,9 @@ func TestStatusText(t *testing.T) {
   nginx      /usr/sbin/nginx 1.22.1, pid 7
              generation 2: accepts; 2 workers, 41 sockets, 16 MB, since 1h30m
              generation 1: old, serves what is open; 1 worker, 1 socket, 9 MB, since 3 days
+  sockets    21 to nodes, 1 of these in old generations; some are not counted: list unix sockets: no such file
   sluice     1.0.0, group default
+  upstream   io: 3 of 3 nodes up, 21 sockets
 `},
 		{"in trouble", controlplane.Status{
 			Gateway: "edge-1", Group: "eu", Version: "1.0.0", Phase: controlplane.Failed, SeqWanted: 18, SeqLive: 17, Stale: true, RevisionLive: "abc", Nodes: 1,

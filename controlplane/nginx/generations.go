@@ -100,35 +100,6 @@ func (d *Driver) generations(workers []worker) []Generation {
 	return all
 }
 
-// measure fills in the workers' memory and sockets. It looks at every descriptor: 0.1 s for 20,000.
-func measure(master process, generations []Generation) {
-	// What several of nginx's processes have open is a listener, or a channel between them.
-	holders := map[uint64]int{}
-	for _, inode := range openFiles(master.pid, nil) {
-		holders[inode]++
-	}
-	own := map[int][]uint64{}
-	for _, g := range generations {
-		for _, w := range g.Workers {
-			own[w.PID] = openFiles(w.PID, nil)
-			for _, inode := range own[w.PID] {
-				holders[inode]++
-			}
-		}
-	}
-	for _, g := range generations {
-		for i := range g.Workers {
-			w := &g.Workers[i]
-			w.Memory = memory(w.PID)
-			for _, inode := range own[w.PID] {
-				if holders[inode] == 1 {
-					w.Sockets++
-				}
-			}
-		}
-	}
-}
-
 func pids(workers []worker) []int {
 	out := make([]int, len(workers))
 	for i, w := range workers {

@@ -219,24 +219,45 @@ func within(t testing.TB, limit time.Duration, what string, ok func() bool) {
 // echo is a WebSocket server; sockets that it has accepted end with the test.
 func echo(t *testing.T) (address string) {
 	t.Helper()
-	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		ws, err := websocket.Accept(w, r, nil)
+	server := httptest.NewServer(http.HandlerFunc(answerEcho))
+	t.Cleanup(server.Close)
+	return server.Listener.Addr().String()
+}
+
+// echoUnix is echo on a unix socket, which nginx's workers may write to.
+func echoUnix(t *testing.T) (path string) {
+	t.Helper()
+	path = filepath.Join(options(t).Dir, "n1.sock")
+	l, err := net.Listen("unix", path)
+	if err == nil {
+		err = os.Chmod(path, 0o777)
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := httptest.NewUnstartedServer(http.HandlerFunc(answerEcho))
+	_ = server.Listener.Close()
+	server.Listener = l
+	server.Start()
+	t.Cleanup(server.Close)
+	return path
+}
+
+func answerEcho(w http.ResponseWriter, r *http.Request) {
+	ws, err := websocket.Accept(w, r, nil)
+	if err != nil {
+		return
+	}
+	defer func() { _ = ws.CloseNow() }()
+	for {
+		kind, message, err := ws.Read(r.Context())
 		if err != nil {
 			return
 		}
-		defer func() { _ = ws.CloseNow() }()
-		for {
-			kind, message, err := ws.Read(r.Context())
-			if err != nil {
-				return
-			}
-			if err := ws.Write(r.Context(), kind, message); err != nil {
-				return
-			}
+		if err := ws.Write(r.Context(), kind, message); err != nil {
+			return
 		}
-	}))
-	t.Cleanup(server.Close)
-	return server.Listener.Addr().String()
+	}
 }
 
 // dial opens WebSockets through nginx.

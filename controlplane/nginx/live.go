@@ -33,7 +33,8 @@ type Live struct {
 	Binary      string
 	Version     string
 	Generations []Generation // the current one first, then older ones, youngest first
-	Notes       []string     // what somebody should know, and do: an alarm about old generations, a binary that was replaced
+	Connections Connections
+	Notes       []string // what somebody should know, and do: an alarm about old generations, a binary that was replaced
 }
 
 // Generation is the workers that one reload started.
@@ -51,10 +52,11 @@ type Worker struct {
 	Sockets int   // open TCP connections and unix sockets, of both sides
 }
 
-// Live returns the state of nginx as it is now. It reads /proc and asks nobody.
+// Live returns the state of nginx as it is now; what is open, as of at most a second ago. It reads /proc, asks the kernel for
+// sockets, and nobody else.
 func (d *Driver) Live(ctx context.Context) Live {
 	live, master := d.describe(ctx)
-	measure(master, live.Generations) // not under the lock: it takes a while when there are many sockets
+	d.measure(master, &live) // not under the lock: it takes a while when there are many sockets
 	if note := alarm(live.Generations); note != "" {
 		live.Notes = append(live.Notes, note)
 	}

@@ -89,6 +89,9 @@ type Driver struct {
 	changed chan struct{}
 	reaper  bool // orphans become our children; only the watch looks at it
 
+	measuring sync.Mutex // guards measured
+	measured  measurement
+
 	mu         sync.Mutex // guards what follows
 	binary     Binary     // of Options.Binary, or of the program that runs when that is another one
 	exe        string     // identity of the program that binary describes
