@@ -75,7 +75,10 @@ func (c *Controller) Forecast(changes map[registry.Ref]*registry.Object, fleet [
 		f := o.Forecast
 		f.Gateway, f.Group, f.Sockets = s.Gateway, s.Group, o.touched(s.Sockets)
 		if s.Version != c.Version || s.Rendering.Templates != g.facts.Templates {
-			f.Doubt = fmt.Sprintf("it runs sluice %s with templates %s; this is told from sluice %s with templates %s",
+			if f.Doubt != "" {
+				f.Doubt += "; "
+			}
+			f.Doubt += fmt.Sprintf("it runs sluice %s with templates %s; this is told from sluice %s with templates %s",
 				s.Version, s.Rendering.Templates, c.Version, g.facts.Templates)
 		}
 		forecasts[i] = f

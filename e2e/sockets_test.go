@@ -80,15 +80,20 @@ func TestSocketsAreCountedAndForetold(t *testing.T) {
 
 	// What the other gateway has open is in its report.
 	eventually(t, 20*time.Second, "the other gateway has reported its sockets", func(ctx context.Context) error {
-		out, err := edge.CLI(ctx, "", "get", "node/io/n1")
-		if err != nil {
-			return err
+		var s controlplane.Status
+		text, err := edge.CLI(ctx, "", "status", inner.Name, "-o", "json")
+		if err == nil {
+			err = json.Unmarshal([]byte(text), &s)
 		}
-		if fields := strings.Fields(out); fields[len(fields)-1] != fmt.Sprint(of(edge)+of(inner)) {
-			return fmt.Errorf("get node/io/n1 says:\n%s", out)
+		if err == nil && (s.Sockets == nil || !maps.Equal(s.Sockets.Nodes, opened[inner])) {
+			err = fmt.Errorf("it reports %+v", s.Sockets)
 		}
-		return nil
+		return err
 	})
+	out, err := edge.CLI(t.Context(), "", "get", "node/io/n1")
+	if fields := strings.Fields(out); err != nil || fields[len(fields)-1] != fmt.Sprint(of(edge)+of(inner)) {
+		t.Errorf("get node/io/n1 (%v):\n%s", err, out)
+	}
 	if out, err := edge.CLI(t.Context(), "", "why", "io/n1"); err != nil || !strings.Contains(out, fmt.Sprintf("%d sockets", of(edge))) {
 		t.Errorf("why io/n1 (%v):\n%s", err, out)
 	}

@@ -147,23 +147,23 @@ func (f *nodeFlags) run(ctx context.Context, stdout, stderr io.Writer, client ap
 			return err
 		}
 		if after.State == spec.Draining && !f.dryRun {
-			return open(ctx, stderr, client, name)
+			tellSockets(ctx, stderr, client, name)
 		}
 		return nil
 	}
 	return &exitError{exitConflict, fmt.Errorf("others kept changing the override of %s: try again", name)}
 }
 
-// open tells how many sockets a node that is drained still has.
-func open(ctx context.Context, stderr io.Writer, client apiClient, name string) error {
+// tellSockets tells how many sockets a node that is drained still has.
+func tellSockets(ctx context.Context, stderr io.Writer, client apiClient, name string) {
 	gateways, err := gatewaysOfAPI(client)(ctx)
 	if err != nil {
-		return fmt.Errorf("ask the gateways for the sockets of %s: %w", name, err)
+		fmt.Fprintf(stderr, "the gateways cannot be asked for its open sockets: %v\n", err)
+		return
 	}
 	if n := socketsOf(gateways, name); n != "-" {
 		fmt.Fprintf(stderr, "open sockets that it keeps: %s; sluice get node/%s tells how many are left\n", n, plain(name))
 	}
-	return nil
 }
 
 // again reports whether somebody else changed the object in between.

@@ -138,10 +138,10 @@ func TestGetNodes(t *testing.T) {
 		s.Exceptions = []controlplane.NodeStatus{{Upstream: "io", Service: "io", ID: "n1", State: controlplane.NodeSuspect}}
 	})
 	stdout, _, _ := in.sluice(t, "", "get", "nodes")
-	want := `NODE   ADDRESS           WEIGHT  MAX CONNS  ZONE    TAGS  STATE
-io/n1  10.0.0.7:6001     1       -          -       -     suspect
-io/n2  [fd00::1]:6001    5       100        rack 4  blue  up
-web/w  unix:/run/w.sock  1       -          -       -     up
+	want := `NODE   ADDRESS           WEIGHT  MAX CONNS  ZONE    TAGS  STATE    SOCKETS
+io/n1  10.0.0.7:6001     1       -          -       -     suspect  -
+io/n2  [fd00::1]:6001    5       100        rack 4  blue  up       -
+web/w  unix:/run/w.sock  1       -          -       -     up       -
 `
 	if diff := cmp.Diff(want, stdout); diff != "" {
 		t.Error(diff)

@@ -36,15 +36,15 @@ func spawn(t *testing.T, flags uintptr, line string) int {
 // hiddenEnv holds the pid that TestHiddenHelper looks at.
 const hiddenEnv = "NGINX_TEST_HIDDEN_PID"
 
-// unprivileged runs a test of this binary as nobody, where /proc hides the processes of others.
-func unprivileged(t *testing.T, test, pid string) string {
+// unprivileged runs a test of this binary as nobody, where /proc is mounted with options: hidepid=2 hides the processes of others.
+func unprivileged(t *testing.T, test, options, pid string) string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
-	line := fmt.Sprintf(`cp %s /dev/shm/$$ && mount --make-rprivate / && mount -t proc -o hidepid=2 proc /proc && chmod 755 /dev/shm/$$ && `+
-		`trap 'rm -f /dev/shm/'$$ EXIT && setpriv --reuid=65534 --regid=65534 --clear-groups /dev/shm/$$ -test.run '^%s$' -test.v`, self, test)
+	line := fmt.Sprintf(`cp %s /dev/shm/$$ && mount --make-rprivate / && mount -t proc -o %s proc /proc && chmod 755 /dev/shm/$$ && `+
+		`trap 'rm -f /dev/shm/'$$ EXIT && setpriv --reuid=65534 --regid=65534 --clear-groups /dev/shm/$$ -test.run '^%s$' -test.v`, self, options, test)
 	cmd := exec.Command("/bin/sh", "-c", line)
 	cmd.Env = append(os.Environ(), hiddenEnv+"="+pid)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}

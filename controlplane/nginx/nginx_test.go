@@ -236,7 +236,7 @@ func TestHidepid(t *testing.T) {
 	if err := checkVisible(1 << 22); err != nil {
 		t.Errorf("what does not exist is not hidden: %v", err)
 	}
-	out := unprivileged(t, "TestHiddenHelper", strconv.Itoa(os.Getpid()))
+	out := unprivileged(t, "TestHiddenHelper", "hidepid=2", strconv.Itoa(os.Getpid()))
 	if !strings.Contains(out, "hidepid") {
 		t.Errorf("the process that cannot see us said: %s", out)
 	}

@@ -1,6 +1,9 @@
 package nginx
 
-import "time"
+import (
+	"fmt"
+	"time"
+)
 
 // fresh is how long a measurement is used: whoever asks within it gets the same.
 const fresh = time.Second
@@ -85,20 +88,28 @@ const shared = -1
 func measure(master process, generations []Generation) measurement {
 	m := measurement{at: time.Now(), workers: map[int]Worker{}, servers: map[server]int{}}
 	owners := map[uint64]int{} // pids, by inode
-	own := func(pid int) {
-		for _, inode := range openFiles(pid, nil) {
+	own := func(pid int) (visible bool) {
+		inodes := openFiles(pid, nil)
+		for _, inode := range inodes {
 			if _, taken := owners[inode]; taken {
 				owners[inode] = shared
 			} else {
 				owners[inode] = pid
 			}
 		}
+		return len(inodes) > 0 // each has a channel to the others at least
 	}
 	own(master.pid)
+	var hidden []int
 	for _, g := range generations {
 		for _, w := range g.Workers {
 			m.workers[w.PID] = Worker{PID: w.PID, Memory: memory(w.PID)}
-			own(w.PID)
+			if own(w.PID) {
+				continue
+			}
+			if _, lives := readWorker(w.PID); lives {
+				hidden = append(hidden, w.PID)
+			}
 		}
 	}
 	for _, pid := range owners {
@@ -106,6 +117,11 @@ func measure(master process, generations []Generation) measurement {
 			w.Sockets++
 			m.workers[pid] = w
 		}
+	}
+	if len(hidden) > 0 {
+		m.noTCP = fmt.Sprintf("what nginx's workers %v have open cannot be seen: run sluice as root, or give it CAP_SYS_PTRACE", hidden)
+		m.noUnix = m.noTCP
+		return m
 	}
 	if err := m.addTCP(owners); err != nil {
 		m.noTCP = err.Error()
