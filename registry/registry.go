@@ -154,6 +154,9 @@ type Store interface {
 	// nothing commits nothing and returns the current Seq with Unchanged set. Errors: *ConflictError when an expectation
 	// does not hold, *TooLargeError when tx is beyond the limits, ErrAway, and what tx.Check returned.
 	Commit(ctx context.Context, tx Tx) (Committed, error)
+	// TidyHistory deletes history entries that were written before a time, the oldest first and at most MaxTidied of them, and
+	// reports whether there may be more. Several may do so at once: an entry that was written anew since it was looked at stays.
+	TidyHistory(ctx context.Context, before time.Time) (more bool, err error)
 }
 
 // Limits of one transaction, the same for all registries. Both etcd and Consul take 128 operations; Consul's limit of
@@ -163,6 +166,13 @@ const (
 	MaxTxBytes   = 350_000
 	MaxHistory   = 1000 // entries that are kept
 )
+
+// MaxTidied is how many history entries one TidyHistory deletes: Consul takes 128 operations.
+const MaxTidied = 100
+
+// HistoryAge is how long a history entry is kept, if MaxHistory newer ones do not take its place before. Each gateway looks for
+// those that are older.
+const HistoryAge = 90 * 24 * time.Hour
 
 // Tx is a change of the desired state.
 type Tx struct {
