@@ -247,6 +247,7 @@ type Findings = controlplane.Findings
 // GatewayList defines model for GatewayList.
 type GatewayList struct {
 	Items []Status `json:"items"`
+	Next  string   `json:"next,omitempty,omitzero"`
 }
 
 // GatewayOutcome What a gateway made of a change.
@@ -482,6 +483,7 @@ type NodeCheck = spec.Check
 // NodeList Example: {"items":[{"address":"10.0.0.7","id":"n1","port":6001,"service":"io"}]}
 type NodeList struct {
 	Items []Node `json:"items"`
+	Next  string `json:"next,omitempty,omitzero"`
 }
 
 // NodeState up. suspect: its registration or its answer is missing, and what becomes of it is being decided. held: lost, but the guard keeps it.
@@ -736,6 +738,7 @@ type RolloutGatewayState string
 // RolloutList defines model for RolloutList.
 type RolloutList struct {
 	Items []Rollout `json:"items"`
+	Next  int64     `json:"next,omitempty,omitzero"`
 }
 
 // RolloutPart What a gateway has to do with the oldest rollout that concerns it.
@@ -764,6 +767,7 @@ type Seq = registry.Seq
 // ServiceList Example: {"items":[{"name":"io","nodes":3}]}
 type ServiceList struct {
 	Items []ServiceSummary `json:"items"`
+	Next  string           `json:"next,omitempty,omitzero"`
 }
 
 // ServiceSummary Example: {"name":"io","nodes":3}
@@ -943,8 +947,14 @@ type DryRun = bool
 // From defines model for From.
 type From = string
 
+// FromSeq defines model for FromSeq.
+type FromSeq = int64
+
 // Gateway defines model for Gateway.
 type Gateway = string
+
+// Group defines model for Group.
+type Group = string
 
 // IfMatch defines model for IfMatch.
 type IfMatch = string
@@ -960,6 +970,12 @@ type Name = string
 
 // NodeID defines model for NodeID.
 type NodeID = string
+
+// Owner defines model for Owner.
+type Owner = string
+
+// Prefix defines model for Prefix.
+type Prefix = string
 
 // Reason defines model for Reason.
 type Reason = string
@@ -1044,8 +1060,11 @@ type ListApprovalsParams struct {
 	// From The name to begin with.
 	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
 
-	// Limit The most objects of one page.
+	// Limit The most of one page.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
 }
 
 // DeleteApprovalParams defines parameters for DeleteApproval.
@@ -1086,8 +1105,17 @@ type ListCertificatesParams struct {
 	// From The name to begin with.
 	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
 
-	// Limit The most objects of one page.
+	// Limit The most of one page.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+
+	// Owner Only those of this owner, which `apply` gives them.
+	Owner Owner `form:"owner,omitempty" json:"owner,omitempty,omitzero"`
+
+	// ExpiresBefore Only those that expire before this time. When files on the gateways expire is not known here; the gateways report it.
+	ExpiresBefore string `form:"expiresBefore,omitempty" json:"expiresBefore,omitempty,omitzero"`
 }
 
 // DeleteCertificateParams defines parameters for DeleteCertificate.
@@ -1153,12 +1181,30 @@ type StreamEventsParams struct {
 	LastEventID string `json:"Last-Event-ID,omitempty,omitzero"`
 }
 
+// ListGatewaysParams defines parameters for ListGateways.
+type ListGatewaysParams struct {
+	// From The name to begin with.
+	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// Limit The most of one page.
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+
+	// Group Only those of this group of gateways.
+	Group Group `form:"group,omitempty" json:"group,omitempty,omitzero"`
+
+	// Phase Only those in this phase.
+	Phase Phase `form:"phase,omitempty" json:"phase,omitempty,omitzero"`
+}
+
 // ListHistoryParams defines parameters for ListHistory.
 type ListHistoryParams struct {
 	// From The seq to begin with; the newest when left out.
-	From int64 `form:"from,omitempty" json:"from,omitempty,omitzero"`
+	From FromSeq `form:"from,omitempty" json:"from,omitempty,omitzero"`
 
-	// Limit The most objects of one page.
+	// Limit The most of one page.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
 
 	// Kind Only changes of objects of this kind.
@@ -1194,8 +1240,29 @@ type RevertParams struct {
 
 // ListNodesParams defines parameters for ListNodes.
 type ListNodesParams struct {
+	// From The name to begin with.
+	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// Limit The most of one page.
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+
 	// Service Only the nodes of this service.
 	Service string `form:"service,omitempty" json:"service,omitempty,omitzero"`
+
+	// Zone Only those that run there.
+	Zone string `form:"zone,omitempty" json:"zone,omitempty,omitzero"`
+
+	// Tag Only those with this tag.
+	Tag string `form:"tag,omitempty" json:"tag,omitempty,omitzero"`
+
+	// Address Only those at this address or in this network, as 10.0.0.7, fd00::/8 or unix:/run/io.sock.
+	Address string `form:"address,omitempty" json:"address,omitempty,omitzero"`
+
+	// State Only those that a gateway reports in this state; `up` are those of which none reports another.
+	State NodeState `form:"state,omitempty" json:"state,omitempty,omitzero"`
 }
 
 // ListOverridesParams defines parameters for ListOverrides.
@@ -1203,8 +1270,20 @@ type ListOverridesParams struct {
 	// From The name to begin with.
 	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
 
-	// Limit The most objects of one page.
+	// Limit The most of one page.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+
+	// Owner Only those of this owner, which `apply` gives them.
+	Owner Owner `form:"owner,omitempty" json:"owner,omitempty,omitzero"`
+
+	// Service Only those of nodes of this service.
+	Service string `form:"service,omitempty" json:"service,omitempty,omitzero"`
+
+	// State Only those with this state; without one it is active.
+	State State `form:"state,omitempty" json:"state,omitempty,omitzero"`
 }
 
 // DeleteOverrideParams defines parameters for DeleteOverride.
@@ -1258,6 +1337,30 @@ type PutOverrideParams struct {
 	XChangeReason Reason `json:"X-Change-Reason,omitempty,omitzero"`
 }
 
+// ListRolloutsParams defines parameters for ListRollouts.
+type ListRolloutsParams struct {
+	// From The seq to begin with; the newest when left out.
+	From FromSeq `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// Limit The most of one page.
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// State Only those in this state.
+	State RolloutState `form:"state,omitempty" json:"state,omitempty,omitzero"`
+}
+
+// ListServicesParams defines parameters for ListServices.
+type ListServicesParams struct {
+	// From The name to begin with.
+	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// Limit The most of one page.
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+}
+
 // DeleteNodeParams defines parameters for DeleteNode.
 type DeleteNodeParams struct {
 	// Incarnation Remove this incarnation only, and leave its successor alone.
@@ -1269,8 +1372,23 @@ type ListSitesParams struct {
 	// From The name to begin with.
 	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
 
-	// Limit The most objects of one page.
+	// Limit The most of one page.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+
+	// Owner Only those of this owner, which `apply` gives them.
+	Owner Owner `form:"owner,omitempty" json:"owner,omitempty,omitzero"`
+
+	// Group Only those of this group of gateways.
+	Group Group `form:"group,omitempty" json:"group,omitempty,omitzero"`
+
+	// Host Only those that serve this host name, by a wildcard too.
+	Host string `form:"host,omitempty" json:"host,omitempty,omitzero"`
+
+	// Upstream Only those with a route to this upstream.
+	Upstream string `form:"upstream,omitempty" json:"upstream,omitempty,omitzero"`
 }
 
 // DeleteSiteParams defines parameters for DeleteSite.
@@ -1329,8 +1447,14 @@ type ListTokensParams struct {
 	// From The name to begin with.
 	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
 
-	// Limit The most objects of one page.
+	// Limit The most of one page.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+
+	// Role Only those with this role.
+	Role Role `form:"role,omitempty" json:"role,omitempty,omitzero"`
 }
 
 // CreateTokenParams defines parameters for CreateToken.
@@ -1356,8 +1480,17 @@ type ListUpstreamsParams struct {
 	// From The name to begin with.
 	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
 
-	// Limit The most objects of one page.
+	// Limit The most of one page.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+
+	// Owner Only those of this owner, which `apply` gives them.
+	Owner Owner `form:"owner,omitempty" json:"owner,omitempty,omitzero"`
+
+	// Service Only those of this service.
+	Service string `form:"service,omitempty" json:"service,omitempty,omitzero"`
 }
 
 // DeleteUpstreamParams defines parameters for DeleteUpstream.
@@ -1679,8 +1812,10 @@ type ClientInterface interface {
 
 	// ListGateways List the gateways and what they are doing
 	//
+	// Those that reported lately, sorted by name. `next` is the `from` of the next page, and is absent on the last one.
+	//
 	// Corresponds with GET /v1/gateways (the `ListGateways` operationId).
-	ListGateways(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ListGateways(ctx context.Context, params *ListGatewaysParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetGateway Get a gateway's status
 	//
@@ -1698,18 +1833,22 @@ type ClientInterface interface {
 
 	// ListHistory List the changes of the desired state
 	//
-	// The newest first. `next` is the `from` of the next page, and is absent on the last one. The last 1,000 changes are
-	// kept, and shown for 90 days.
+	// The newest first. `next` is the `from` of the next page, and is absent on the last one. Of the last 1,000 changes, those
+	// of 90 days are kept.
 	//
 	// Corresponds with GET /v1/history (the `ListHistory` operationId).
 	ListHistory(ctx context.Context, params *ListHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DiffHistory Tell what differs between the states at two changes
 	//
+	// All changes between the two must still be in the history; if not, the answer is 404.
+	//
 	// Corresponds with GET /v1/history/diff (the `DiffHistory` operationId).
 	DiffHistory(ctx context.Context, params *DiffHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetHistory Get a change, what it changed, and where it is live
+	//
+	// A change that is not in the history any more is 404, as one that never was; `detail` tells which.
 	//
 	// Corresponds with GET /v1/history/{seq} (the `GetHistory` operationId).
 	GetHistory(ctx context.Context, seq SeqInPath, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1725,6 +1864,9 @@ type ClientInterface interface {
 	Revert(ctx context.Context, seq SeqInPath, params *RevertParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListNodes List the nodes that are alive
+	//
+	// Sorted by name, which is service/id; nodes of an upstream's endpoints are listed when their service is named. `next` is
+	// the `from` of the next page, and is absent on the last one.
 	//
 	// Corresponds with GET /v1/nodes (the `ListNodes` operationId).
 	ListNodes(ctx context.Context, params *ListNodesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1790,7 +1932,7 @@ type ClientInterface interface {
 	// when there are several. Those under way are all there, and the last 20 that have ended.
 	//
 	// Corresponds with GET /v1/rollouts (the `ListRollouts` operationId).
-	ListRollouts(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ListRollouts(ctx context.Context, params *ListRolloutsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetRollout Get a rollout, and how far each gateway is
 	//
@@ -1809,8 +1951,10 @@ type ClientInterface interface {
 
 	// ListServices List the services that have nodes
 	//
+	// Sorted by name. `next` is the `from` of the next page, and is absent on the last one.
+	//
 	// Corresponds with GET /v1/services (the `ListServices` operationId).
-	ListServices(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ListServices(ctx context.Context, params *ListServicesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeleteNode Take a node away on purpose
 	//
@@ -2363,9 +2507,11 @@ func (c *Client) StreamEvents(ctx context.Context, params *StreamEventsParams, r
 
 // ListGateways List the gateways and what they are doing
 //
+// Those that reported lately, sorted by name. `next` is the `from` of the next page, and is absent on the last one.
+//
 // Corresponds with GET /v1/gateways (the `ListGateways` operationId).
-func (c *Client) ListGateways(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListGatewaysRequest(c.Server)
+func (c *Client) ListGateways(ctx context.Context, params *ListGatewaysParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListGatewaysRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2412,8 +2558,8 @@ func (c *Client) RetryGateway(ctx context.Context, name Gateway, reqEditors ...R
 
 // ListHistory List the changes of the desired state
 //
-// The newest first. `next` is the `from` of the next page, and is absent on the last one. The last 1,000 changes are
-// kept, and shown for 90 days.
+// The newest first. `next` is the `from` of the next page, and is absent on the last one. Of the last 1,000 changes, those
+// of 90 days are kept.
 //
 // Corresponds with GET /v1/history (the `ListHistory` operationId).
 func (c *Client) ListHistory(ctx context.Context, params *ListHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2430,6 +2576,8 @@ func (c *Client) ListHistory(ctx context.Context, params *ListHistoryParams, req
 
 // DiffHistory Tell what differs between the states at two changes
 //
+// All changes between the two must still be in the history; if not, the answer is 404.
+//
 // Corresponds with GET /v1/history/diff (the `DiffHistory` operationId).
 func (c *Client) DiffHistory(ctx context.Context, params *DiffHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDiffHistoryRequest(c.Server, params)
@@ -2444,6 +2592,8 @@ func (c *Client) DiffHistory(ctx context.Context, params *DiffHistoryParams, req
 }
 
 // GetHistory Get a change, what it changed, and where it is live
+//
+// A change that is not in the history any more is 404, as one that never was; `detail` tells which.
 //
 // Corresponds with GET /v1/history/{seq} (the `GetHistory` operationId).
 func (c *Client) GetHistory(ctx context.Context, seq SeqInPath, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2479,6 +2629,9 @@ func (c *Client) Revert(ctx context.Context, seq SeqInPath, params *RevertParams
 }
 
 // ListNodes List the nodes that are alive
+//
+// Sorted by name, which is service/id; nodes of an upstream's endpoints are listed when their service is named. `next` is
+// the `from` of the next page, and is absent on the last one.
 //
 // Corresponds with GET /v1/nodes (the `ListNodes` operationId).
 func (c *Client) ListNodes(ctx context.Context, params *ListNodesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2624,8 +2777,8 @@ func (c *Client) PutOverride(ctx context.Context, service Service, id NodeID, pa
 // when there are several. Those under way are all there, and the last 20 that have ended.
 //
 // Corresponds with GET /v1/rollouts (the `ListRollouts` operationId).
-func (c *Client) ListRollouts(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListRolloutsRequest(c.Server)
+func (c *Client) ListRollouts(ctx context.Context, params *ListRolloutsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListRolloutsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2683,9 +2836,11 @@ func (c *Client) GetSelf(ctx context.Context, reqEditors ...RequestEditorFn) (*h
 
 // ListServices List the services that have nodes
 //
+// Sorted by name. `next` is the `from` of the next page, and is absent on the last one.
+//
 // Corresponds with GET /v1/services (the `ListServices` operationId).
-func (c *Client) ListServices(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListServicesRequest(c.Server)
+func (c *Client) ListServices(ctx context.Context, params *ListServicesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListServicesRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3407,6 +3562,14 @@ func NewListApprovalsRequest(server string, params *ListApprovalsParams) (*http.
 			}
 		}
 
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
 		if encoded := queryValues.Encode(); encoded != "" {
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
@@ -3688,6 +3851,30 @@ func NewListCertificatesRequest(server string, params *ListCertificatesParams) (
 		}
 
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "owner", params.Owner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "expiresBefore", params.ExpiresBefore, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -4120,7 +4307,7 @@ func NewStreamEventsRequest(server string, params *StreamEventsParams) (*http.Re
 }
 
 // NewListGatewaysRequest constructs an http.Request for the ListGateways method
-func NewListGatewaysRequest(server string) (*http.Request, error) {
+func NewListGatewaysRequest(server string, params *ListGatewaysParams) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -4136,6 +4323,61 @@ func NewListGatewaysRequest(server string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "group", params.Group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "phase", params.Phase, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -4494,7 +4736,63 @@ func NewListNodesRequest(server string, params *ListNodesParams) (*http.Request,
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
 
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "zone", params.Zone, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "tag", params.Tag, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "address", params.Address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -4553,6 +4851,38 @@ func NewListOverridesRequest(server string, params *ListOverridesParams) (*http.
 		}
 
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "owner", params.Owner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -4942,7 +5272,7 @@ func NewPutOverrideRequestWithBody(server string, service Service, id NodeID, pa
 }
 
 // NewListRolloutsRequest constructs an http.Request for the ListRollouts method
-func NewListRolloutsRequest(server string) (*http.Request, error) {
+func NewListRolloutsRequest(server string, params *ListRolloutsParams) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -4958,6 +5288,45 @@ func NewListRolloutsRequest(server string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -5071,7 +5440,7 @@ func NewGetSelfRequest(server string) (*http.Request, error) {
 }
 
 // NewListServicesRequest constructs an http.Request for the ListServices method
-func NewListServicesRequest(server string) (*http.Request, error) {
+func NewListServicesRequest(server string, params *ListServicesParams) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -5087,6 +5456,45 @@ func NewListServicesRequest(server string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -5293,6 +5701,46 @@ func NewListSitesRequest(server string, params *ListSitesParams) (*http.Request,
 		}
 
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "owner", params.Owner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "group", params.Group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "host", params.Host, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "upstream", params.Upstream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -5697,6 +6145,22 @@ func NewListTokensRequest(server string, params *ListTokensParams) (*http.Reques
 			}
 		}
 
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "role", params.Role, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
 		if encoded := queryValues.Encode(); encoded != "" {
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
@@ -5932,6 +6396,30 @@ func NewListUpstreamsRequest(server string, params *ListUpstreamsParams) (*http.
 		}
 
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "owner", params.Owner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -6518,10 +7006,12 @@ type ClientWithResponsesInterface interface {
 
 	// ListGatewaysWithResponse List the gateways and what they are doing
 	//
+	// Those that reported lately, sorted by name. `next` is the `from` of the next page, and is absent on the last one.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/gateways (the `ListGateways` operationId).
-	ListGatewaysWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListGatewaysResponse, error)
+	ListGatewaysWithResponse(ctx context.Context, params *ListGatewaysParams, reqEditors ...RequestEditorFn) (*ListGatewaysResponse, error)
 
 	// GetGatewayWithResponse Get a gateway's status
 	//
@@ -6543,8 +7033,8 @@ type ClientWithResponsesInterface interface {
 
 	// ListHistoryWithResponse List the changes of the desired state
 	//
-	// The newest first. `next` is the `from` of the next page, and is absent on the last one. The last 1,000 changes are
-	// kept, and shown for 90 days.
+	// The newest first. `next` is the `from` of the next page, and is absent on the last one. Of the last 1,000 changes, those
+	// of 90 days are kept.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -6553,12 +7043,16 @@ type ClientWithResponsesInterface interface {
 
 	// DiffHistoryWithResponse Tell what differs between the states at two changes
 	//
+	// All changes between the two must still be in the history; if not, the answer is 404.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/history/diff (the `DiffHistory` operationId).
 	DiffHistoryWithResponse(ctx context.Context, params *DiffHistoryParams, reqEditors ...RequestEditorFn) (*DiffHistoryResponse, error)
 
 	// GetHistoryWithResponse Get a change, what it changed, and where it is live
+	//
+	// A change that is not in the history any more is 404, as one that never was; `detail` tells which.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -6578,6 +7072,9 @@ type ClientWithResponsesInterface interface {
 	RevertWithResponse(ctx context.Context, seq SeqInPath, params *RevertParams, reqEditors ...RequestEditorFn) (*RevertResponse, error)
 
 	// ListNodesWithResponse List the nodes that are alive
+	//
+	// Sorted by name, which is service/id; nodes of an upstream's endpoints are listed when their service is named. `next` is
+	// the `from` of the next page, and is absent on the last one.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -6653,7 +7150,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/rollouts (the `ListRollouts` operationId).
-	ListRolloutsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListRolloutsResponse, error)
+	ListRolloutsWithResponse(ctx context.Context, params *ListRolloutsParams, reqEditors ...RequestEditorFn) (*ListRolloutsResponse, error)
 
 	// GetRolloutWithResponse Get a rollout, and how far each gateway is
 	//
@@ -6678,10 +7175,12 @@ type ClientWithResponsesInterface interface {
 
 	// ListServicesWithResponse List the services that have nodes
 	//
+	// Sorted by name. `next` is the `from` of the next page, and is absent on the last one.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/services (the `ListServices` operationId).
-	ListServicesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListServicesResponse, error)
+	ListServicesWithResponse(ctx context.Context, params *ListServicesParams, reqEditors ...RequestEditorFn) (*ListServicesResponse, error)
 
 	// DeleteNodeWithResponse Take a node away on purpose
 	//
@@ -8371,6 +8870,8 @@ type ListGatewaysResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *GatewayList
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
 	ApplicationProblemJSON401 *Unauthorized
 	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
@@ -8384,6 +8885,11 @@ type ListGatewaysResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ListGatewaysResponse) GetJSON200() *GatewayList {
 	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ListGatewaysResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
 }
 
 // GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
@@ -9625,6 +10131,8 @@ type ListRolloutsResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *RolloutList
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
 	ApplicationProblemJSON401 *Unauthorized
 	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
@@ -9638,6 +10146,11 @@ type ListRolloutsResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ListRolloutsResponse) GetJSON200() *RolloutList {
 	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ListRolloutsResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
 }
 
 // GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
@@ -9929,6 +10442,8 @@ type ListServicesResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *ServiceList
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
 	ApplicationProblemJSON401 *Unauthorized
 	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
@@ -9942,6 +10457,11 @@ type ListServicesResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ListServicesResponse) GetJSON200() *ServiceList {
 	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ListServicesResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
 }
 
 // GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
@@ -12113,11 +12633,13 @@ func (c *ClientWithResponses) StreamEventsWithResponse(ctx context.Context, para
 
 // ListGatewaysWithResponse List the gateways and what they are doing
 //
+// Those that reported lately, sorted by name. `next` is the `from` of the next page, and is absent on the last one.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/gateways (the `ListGateways` operationId).
-func (c *ClientWithResponses) ListGatewaysWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListGatewaysResponse, error) {
-	rsp, err := c.ListGateways(ctx, reqEditors...)
+func (c *ClientWithResponses) ListGatewaysWithResponse(ctx context.Context, params *ListGatewaysParams, reqEditors ...RequestEditorFn) (*ListGatewaysResponse, error) {
+	rsp, err := c.ListGateways(ctx, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -12156,8 +12678,8 @@ func (c *ClientWithResponses) RetryGatewayWithResponse(ctx context.Context, name
 
 // ListHistoryWithResponse List the changes of the desired state
 //
-// The newest first. `next` is the `from` of the next page, and is absent on the last one. The last 1,000 changes are
-// kept, and shown for 90 days.
+// The newest first. `next` is the `from` of the next page, and is absent on the last one. Of the last 1,000 changes, those
+// of 90 days are kept.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -12172,6 +12694,8 @@ func (c *ClientWithResponses) ListHistoryWithResponse(ctx context.Context, param
 
 // DiffHistoryWithResponse Tell what differs between the states at two changes
 //
+// All changes between the two must still be in the history; if not, the answer is 404.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/history/diff (the `DiffHistory` operationId).
@@ -12184,6 +12708,8 @@ func (c *ClientWithResponses) DiffHistoryWithResponse(ctx context.Context, param
 }
 
 // GetHistoryWithResponse Get a change, what it changed, and where it is live
+//
+// A change that is not in the history any more is 404, as one that never was; `detail` tells which.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -12215,6 +12741,9 @@ func (c *ClientWithResponses) RevertWithResponse(ctx context.Context, seq SeqInP
 }
 
 // ListNodesWithResponse List the nodes that are alive
+//
+// Sorted by name, which is service/id; nodes of an upstream's endpoints are listed when their service is named. `next` is
+// the `from` of the next page, and is absent on the last one.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -12338,8 +12867,8 @@ func (c *ClientWithResponses) PutOverrideWithResponse(ctx context.Context, servi
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/rollouts (the `ListRollouts` operationId).
-func (c *ClientWithResponses) ListRolloutsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListRolloutsResponse, error) {
-	rsp, err := c.ListRollouts(ctx, reqEditors...)
+func (c *ClientWithResponses) ListRolloutsWithResponse(ctx context.Context, params *ListRolloutsParams, reqEditors ...RequestEditorFn) (*ListRolloutsResponse, error) {
+	rsp, err := c.ListRollouts(ctx, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -12387,11 +12916,13 @@ func (c *ClientWithResponses) GetSelfWithResponse(ctx context.Context, reqEditor
 
 // ListServicesWithResponse List the services that have nodes
 //
+// Sorted by name. `next` is the `from` of the next page, and is absent on the last one.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/services (the `ListServices` operationId).
-func (c *ClientWithResponses) ListServicesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListServicesResponse, error) {
-	rsp, err := c.ListServices(ctx, reqEditors...)
+func (c *ClientWithResponses) ListServicesWithResponse(ctx context.Context, params *ListServicesParams, reqEditors ...RequestEditorFn) (*ListServicesResponse, error) {
+	rsp, err := c.ListServices(ctx, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -14108,6 +14639,13 @@ func ParseListGatewaysResponse(rsp *http.Response) (*ListGatewaysResponse, error
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
 		var dest Unauthorized
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -15281,6 +15819,13 @@ func ParseListRolloutsResponse(rsp *http.Response) (*ListRolloutsResponse, error
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
 		var dest Unauthorized
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -15542,6 +16087,13 @@ func ParseListServicesResponse(rsp *http.Response) (*ListServicesResponse, error
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
 		var dest Unauthorized
@@ -17349,7 +17901,7 @@ type ServerInterface interface {
 	StreamEvents(ctx echo.Context, params StreamEventsParams) error
 	// ListGateways List the gateways and what they are doing
 	// (GET /v1/gateways)
-	ListGateways(ctx echo.Context) error
+	ListGateways(ctx echo.Context, params ListGatewaysParams) error
 	// GetGateway Get a gateway's status
 	// (GET /v1/gateways/{name})
 	GetGateway(ctx echo.Context, name Gateway) error
@@ -17388,7 +17940,7 @@ type ServerInterface interface {
 	PutOverride(ctx echo.Context, service Service, id NodeID, params PutOverrideParams) error
 	// ListRollouts List the changes that are on their way, and those that were lately
 	// (GET /v1/rollouts)
-	ListRollouts(ctx echo.Context) error
+	ListRollouts(ctx echo.Context, params ListRolloutsParams) error
 	// GetRollout Get a rollout, and how far each gateway is
 	// (GET /v1/rollouts/{seq})
 	GetRollout(ctx echo.Context, seq SeqInPath) error
@@ -17400,7 +17952,7 @@ type ServerInterface interface {
 	GetSelf(ctx echo.Context) error
 	// ListServices List the services that have nodes
 	// (GET /v1/services)
-	ListServices(ctx echo.Context) error
+	ListServices(ctx echo.Context, params ListServicesParams) error
 	// DeleteNode Take a node away on purpose
 	// (DELETE /v1/services/{service}/nodes/{id})
 	DeleteNode(ctx echo.Context, service Service, id NodeID, params DeleteNodeParams) error
@@ -17581,6 +18133,13 @@ func (w *ServerInterfaceWrapper) ListApprovals(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -17765,6 +18324,27 @@ func (w *ServerInterfaceWrapper) ListCertificates(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
+	}
+
+	// ------------- Optional query parameter "owner" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "owner", ctx.QueryParams(), &params.Owner, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter owner: %s", err))
+	}
+
+	// ------------- Optional query parameter "expiresBefore" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "expiresBefore", ctx.QueryParams(), &params.ExpiresBefore, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter expiresBefore: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -18056,8 +18636,45 @@ func (w *ServerInterfaceWrapper) StreamEvents(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) ListGateways(ctx echo.Context) error {
 	var err error
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListGatewaysParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
+	}
+
+	// ------------- Optional query parameter "group" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "group", ctx.QueryParams(), &params.Group, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// ------------- Optional query parameter "phase" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "phase", ctx.QueryParams(), &params.Phase, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter phase: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.ListGateways(ctx)
+	err = w.Handler.ListGateways(ctx, params)
 	return err
 }
 
@@ -18235,11 +18852,60 @@ func (w *ServerInterfaceWrapper) ListNodes(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params ListNodesParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
+	}
+
 	// ------------- Optional query parameter "service" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "service", ctx.QueryParams(), &params.Service, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter service: %s", err))
+	}
+
+	// ------------- Optional query parameter "zone" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "zone", ctx.QueryParams(), &params.Zone, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zone: %s", err))
+	}
+
+	// ------------- Optional query parameter "tag" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "tag", ctx.QueryParams(), &params.Tag, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter tag: %s", err))
+	}
+
+	// ------------- Optional query parameter "address" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "address", ctx.QueryParams(), &params.Address, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter address: %s", err))
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", ctx.QueryParams(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter state: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -18265,6 +18931,34 @@ func (w *ServerInterfaceWrapper) ListOverrides(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
+	}
+
+	// ------------- Optional query parameter "owner" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "owner", ctx.QueryParams(), &params.Owner, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter owner: %s", err))
+	}
+
+	// ------------- Optional query parameter "service" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "service", ctx.QueryParams(), &params.Service, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter service: %s", err))
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", ctx.QueryParams(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter state: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -18546,8 +19240,31 @@ func (w *ServerInterfaceWrapper) PutOverride(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) ListRollouts(ctx echo.Context) error {
 	var err error
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListRolloutsParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", ctx.QueryParams(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter state: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.ListRollouts(ctx)
+	err = w.Handler.ListRollouts(ctx, params)
 	return err
 }
 
@@ -18604,8 +19321,31 @@ func (w *ServerInterfaceWrapper) GetSelf(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) ListServices(ctx echo.Context) error {
 	var err error
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListServicesParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.ListServices(ctx)
+	err = w.Handler.ListServices(ctx, params)
 	return err
 }
 
@@ -18708,6 +19448,41 @@ func (w *ServerInterfaceWrapper) ListSites(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
+	}
+
+	// ------------- Optional query parameter "owner" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "owner", ctx.QueryParams(), &params.Owner, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter owner: %s", err))
+	}
+
+	// ------------- Optional query parameter "group" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "group", ctx.QueryParams(), &params.Group, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// ------------- Optional query parameter "host" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "host", ctx.QueryParams(), &params.Host, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter host: %s", err))
+	}
+
+	// ------------- Optional query parameter "upstream" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "upstream", ctx.QueryParams(), &params.Upstream, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter upstream: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -18973,6 +19748,20 @@ func (w *ServerInterfaceWrapper) ListTokens(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
 	}
 
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
+	}
+
+	// ------------- Optional query parameter "role" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "role", ctx.QueryParams(), &params.Role, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter role: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListTokens(ctx, params)
 	return err
@@ -19095,6 +19884,27 @@ func (w *ServerInterfaceWrapper) ListUpstreams(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
+	}
+
+	// ------------- Optional query parameter "owner" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "owner", ctx.QueryParams(), &params.Owner, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter owner: %s", err))
+	}
+
+	// ------------- Optional query parameter "service" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "service", ctx.QueryParams(), &params.Service, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter service: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -21419,6 +22229,7 @@ func (response StreamEventsdefaultApplicationProblemPlusJSONResponse) VisitStrea
 }
 
 type ListGatewaysRequestObject struct {
+	Params ListGatewaysParams
 }
 
 type ListGatewaysResponseObject interface {
@@ -21435,6 +22246,22 @@ func (response ListGateways200JSONResponse) VisitListGatewaysResponse(w http.Res
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListGateways400ApplicationProblemPlusJSONResponse struct {
+	BadRequestApplicationProblemPlusJSONResponse
+}
+
+func (response ListGateways400ApplicationProblemPlusJSONResponse) VisitListGatewaysResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(400)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -23020,6 +23847,7 @@ func (response PutOverridedefaultApplicationProblemPlusJSONResponse) VisitPutOve
 }
 
 type ListRolloutsRequestObject struct {
+	Params ListRolloutsParams
 }
 
 type ListRolloutsResponseObject interface {
@@ -23036,6 +23864,22 @@ func (response ListRollouts200JSONResponse) VisitListRolloutsResponse(w http.Res
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListRollouts400ApplicationProblemPlusJSONResponse struct {
+	BadRequestApplicationProblemPlusJSONResponse
+}
+
+func (response ListRollouts400ApplicationProblemPlusJSONResponse) VisitListRolloutsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(400)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -23386,6 +24230,7 @@ func (response GetSelfdefaultApplicationProblemPlusJSONResponse) VisitGetSelfRes
 }
 
 type ListServicesRequestObject struct {
+	Params ListServicesParams
 }
 
 type ListServicesResponseObject interface {
@@ -23402,6 +24247,22 @@ func (response ListServices200JSONResponse) VisitListServicesResponse(w http.Res
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListServices400ApplicationProblemPlusJSONResponse struct {
+	BadRequestApplicationProblemPlusJSONResponse
+}
+
+func (response ListServices400ApplicationProblemPlusJSONResponse) VisitListServicesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(400)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -26535,8 +27396,10 @@ func (sh *strictHandler) StreamEvents(ctx echo.Context, params StreamEventsParam
 }
 
 // ListGateways operation middleware
-func (sh *strictHandler) ListGateways(ctx echo.Context) error {
+func (sh *strictHandler) ListGateways(ctx echo.Context, params ListGatewaysParams) error {
 	var request ListGatewaysRequestObject
+
+	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.ListGateways(ctx.Request().Context(), request.(ListGatewaysRequestObject))
@@ -26912,8 +27775,10 @@ func (sh *strictHandler) PutOverride(ctx echo.Context, service Service, id NodeI
 }
 
 // ListRollouts operation middleware
-func (sh *strictHandler) ListRollouts(ctx echo.Context) error {
+func (sh *strictHandler) ListRollouts(ctx echo.Context, params ListRolloutsParams) error {
 	var request ListRolloutsRequestObject
+
+	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.ListRollouts(ctx.Request().Context(), request.(ListRolloutsRequestObject))
@@ -27009,8 +27874,10 @@ func (sh *strictHandler) GetSelf(ctx echo.Context) error {
 }
 
 // ListServices operation middleware
-func (sh *strictHandler) ListServices(ctx echo.Context) error {
+func (sh *strictHandler) ListServices(ctx echo.Context, params ListServicesParams) error {
 	var request ListServicesRequestObject
+
+	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.ListServices(ctx.Request().Context(), request.(ListServicesRequestObject))

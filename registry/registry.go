@@ -235,8 +235,17 @@ type Nodes interface {
 	// Remove takes a node away on purpose and leaves a tombstone. With an incarnation, only that one is removed; a node that
 	// is not there (any more) is ErrNotFound.
 	Remove(ctx context.Context, ref NodeRef) error
-	// ListNodes returns the nodes of a service, or all of them when service is empty, sorted. It is linearizable.
-	ListNodes(ctx context.Context, service string) ([]Node, error)
+	// ListNodes returns up to limit nodes of a service, or of all of them when service is empty, whose name (service/id) is at
+	// least from, sorted by name. It is linearizable. limit 0 means all.
+	ListNodes(ctx context.Context, service, from string, limit int) (NodePage, error)
+	// GetNode returns a node, of whichever incarnation, or ErrNotFound. It is linearizable.
+	GetNode(ctx context.Context, ref NodeRef) (Node, error)
+}
+
+// NodePage is a part of a list of nodes.
+type NodePage struct {
+	Nodes []Node // sorted by name
+	Next  string // the from of the next page; empty at the end
 }
 
 // Slotter keeps the slot tables.
