@@ -22,6 +22,7 @@ type Facts struct {
 	Refused      map[Version]string // what nginx did not take, and its words
 	Rulings      map[string]Ruling  // of the guard, by upstream; without one, all registered nodes are up
 	Growing      map[string]bool    // upstreams that are being rolled out: see wantSlots
+	Readings     *Readings          // of earlier compiles, which save time; nil reads everything anew
 }
 
 // FileFact is a file of this machine that a certificate names.
@@ -70,6 +71,7 @@ func Compile(s registry.Snapshot, good Good, f Facts) Compiled {
 	for _, o := range s.Objects {
 		c.objects[o.Ref()] = o
 	}
+	f.Readings.forget(len(s.Objects))
 	c.readOverrides()
 	c.addSites()
 	return c.result()
@@ -208,7 +210,7 @@ func (c *compiler) readOverrides() {
 			continue
 		}
 		c.choose(o.Ref(), func(o registry.Object) []spec.FieldError {
-			override, faults := read[spec.Override](o)
+			override, faults := recall[spec.Override](c.facts.Readings, o)
 			if len(faults) == 0 {
 				c.overrides[o.Name] = override
 			}
