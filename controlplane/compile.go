@@ -60,7 +60,7 @@ func Compile(s registry.Snapshot, good Good, f Facts) Compiled {
 		snapshot:     s,
 		good:         good,
 		facts:        f,
-		used:         Good{Objects: map[registry.Ref]registry.Object{}, Files: map[string][]byte{}},
+		used:         Good{Objects: make(map[registry.Ref]registry.Object, len(s.Objects)), Files: map[string][]byte{}},
 		objects:      make(map[registry.Ref]registry.Object, len(s.Objects)),
 		upstreams:    map[string]*upstream{},
 		certificates: map[string]*certificate{},
@@ -71,7 +71,7 @@ func Compile(s registry.Snapshot, good Good, f Facts) Compiled {
 	for _, o := range s.Objects {
 		c.objects[o.Ref()] = o
 	}
-	f.Readings.forget(len(s.Objects))
+	f.Readings.Forget(len(s.Objects))
 	c.readOverrides()
 	c.addSites()
 	return c.result()
@@ -210,7 +210,7 @@ func (c *compiler) readOverrides() {
 			continue
 		}
 		c.choose(o.Ref(), func(o registry.Object) []spec.FieldError {
-			override, faults := recall[spec.Override](c.facts.Readings, o)
+			override, faults := Recall[spec.Override](c.facts.Readings, o)
 			if len(faults) == 0 {
 				c.overrides[o.Name] = override
 			}

@@ -26,7 +26,7 @@ func (c *compiler) addSites() {
 	slices.SortStableFunc(refs, func(a, b registry.Object) int { return cmp.Compare(a.Seq, b.Seq) })
 	for _, o := range refs {
 		c.choose(o.Ref(), func(o registry.Object) []spec.FieldError {
-			site, faults := recall[spec.Site](c.facts.Readings, o)
+			site, faults := Recall[spec.Site](c.facts.Readings, o)
 			if len(faults) > 0 {
 				return faults
 			}

@@ -26,8 +26,8 @@ type reading struct {
 // NewReadings returns Readings of nothing.
 func NewReadings() *Readings { return &Readings{known: map[registry.Ref]reading{}} }
 
-// recall is read for what may have been read before; r may be nil.
-func recall[T interface{ Validate() []spec.FieldError }](r *Readings, o registry.Object) (T, []spec.FieldError) {
+// Recall decodes and validates an object that may have been read before; r may be nil.
+func Recall[T interface{ Validate() []spec.FieldError }](r *Readings, o registry.Object) (T, []spec.FieldError) {
 	if r == nil {
 		return read[T](o)
 	}
@@ -44,8 +44,8 @@ func recall[T interface{ Validate() []spec.FieldError }](r *Readings, o registry
 	return value, faults
 }
 
-// forget begins anew when most readings are of what is not there any more.
-func (r *Readings) forget(objects int) {
+// Forget begins anew when most readings are of what is not there any more.
+func (r *Readings) Forget(objects int) {
 	if r == nil {
 		return
 	}

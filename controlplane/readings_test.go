@@ -46,7 +46,7 @@ func TestReadingsChangeNothing(t *testing.T) {
 	}
 	Compile(registry.Snapshot{}, Good{}, Facts{Readings: readings})
 	for i := range 200 {
-		recall[spec.Site](readings, site(fmt.Sprint(i), 1, ""))
+		Recall[spec.Site](readings, site(fmt.Sprint(i), 1, ""))
 	}
 	Compile(registry.Snapshot{Objects: base}, Good{}, Facts{Group: "default", Readings: readings})
 	if n := len(readings.known); n > len(base) {

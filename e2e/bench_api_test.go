@@ -31,13 +31,8 @@ const (
 func benchAPI(t *testing.T, r *report) {
 	g := startGateway(t, GatewayOptions{})
 	g.Apply(document(g.Port, "least_conn"))
-	endpoint := "unix://" + filepath.Join(g.Dir, "etcd", "client.sock")
-	bare, err := clientv3.New(clientv3.Config{Endpoints: []string{endpoint}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer bare.Close()
-	reg, err := etcd.New(t.Context(), etcd.Config{Endpoints: []string{endpoint}})
+	bare := g.etcdClient(t)
+	reg, err := etcd.New(t.Context(), etcd.Config{Endpoints: bare.Endpoints()})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -48,7 +43,16 @@ func benchAPI(t *testing.T, r *report) {
 
 	benchLists(t, r, client, bare)
 	benchApply(t, r, client, bare)
-	benchBeats(t, r, g, client, bare)
+}
+
+// etcdClient speaks to the embedded etcd without sluice.
+func (g *Gateway) etcdClient(t *testing.T) *clientv3.Client {
+	bare, err := clientv3.New(clientv3.Config{Endpoints: []string{"unix://" + filepath.Join(g.Dir, "etcd", "client.sock")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { _ = bare.Close() })
+	return bare
 }
 
 // fillSites commits sites of another group.
@@ -148,7 +152,11 @@ func benchApply(t *testing.T, r *report, client *benchClient, bare *clientv3.Cli
 }
 
 // benchBeats measures what 500 beats a second cost the process, etcd included, beside an etcd that takes them without sluice.
-func benchBeats(t *testing.T, r *report, g *Gateway, client *benchClient, bare *clientv3.Client) {
+func benchBeats(t *testing.T, r *report) {
+	g := startGateway(t, GatewayOptions{})
+	g.Apply(document(g.Port, "least_conn"))
+	bare := g.etcdClient(t)
+	client := &benchClient{t: t, api: g.API}
 	beat := func(_ context.Context, i int) {
 		client.do(http.MethodPut, fmt.Sprintf("/v1/services/io/nodes/b%03d", i), fmt.Sprintf(`{"address": "127.0.0.1", "port": %d, "ttl": "60s"}`, 10_000+i))
 	}

@@ -205,6 +205,7 @@ type Committed struct {
 type View interface {
 	Get(ctx context.Context, ref Ref) (Object, error) // or ErrNotFound
 	List(ctx context.Context, kind Kind) ([]Object, error)
+	Seq() Seq // of the state, without the change that is being checked
 }
 
 // Change is a history entry, the value of a KindHistory object.
