@@ -15,7 +15,7 @@ const (
 	// maxPage is the most of one page, and the default.
 	maxPage = 1000
 	// maxLooked is how many of a kind a request looks through that selects by more than names.
-	maxLooked = 5000
+	maxLooked = 2000
 	// maxFrom is how long a name to begin with may be.
 	maxFrom = 600
 )
