@@ -35,7 +35,7 @@ test: setup-test ## run all tests, with the race detector
 soak: setup-test ## run the long versions of the end-to-end tests, SOAK=10m each
 	SLUICE_SOAK=$(SOAK) go test -race -timeout 6h -p 1 -count 1 -v $(TEST_FLAGS) ./e2e/...
 
-bench: setup-bench build ## measure sluice beside a bare nginx and consul-template
+bench: setup-bench build ## measure sluice beside a bare nginx, a bare etcd and consul-template
 	SLUICE_BINARY=$(CURDIR)/bin/sluice go test -tags bench -timeout 60m -count 1 -v -run '^TestBench' $(TEST_FLAGS) ./e2e/...
 
 lint: setup-lint ## check the code, the scripts, the API's document, and what is generated

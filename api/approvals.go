@@ -14,12 +14,17 @@ func approvalRef(upstream string) registry.Ref {
 
 // ListApprovals implements StrictServerInterface.
 func (s *Server) ListApprovals(ctx context.Context, r ListApprovalsRequestObject) (ListApprovalsResponseObject, error) {
-	p, err := list[spec.Approval](ctx, s, registry.KindApproval, r.Params.From, r.Params.Limit)
+	p := r.Params
+	l, err := newListing(p.From, p.Prefix, p.Limit)
 	if err != nil {
 		return nil, err
 	}
-	items := each(p.items, func(n named[spec.Approval]) NamedApproval { return NamedApproval(n) })
-	return ListApprovals200JSONResponse{Items: items, Next: p.next, Seq: p.seq}, nil
+	page, err := list[spec.Approval](ctx, s, registry.KindApproval, l, nil)
+	if err != nil {
+		return nil, err
+	}
+	items := convert(page.items, func(n named[spec.Approval]) NamedApproval { return NamedApproval(n) })
+	return ListApprovals200JSONResponse{Items: items, Next: page.next, Seq: page.seq}, nil
 }
 
 // GetApproval implements StrictServerInterface.

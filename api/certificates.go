@@ -1,9 +1,11 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
+	"net/http"
 	"time"
 
 	"sluice/controlplane/spec"
@@ -16,12 +18,26 @@ func certificateRef(name string) registry.Ref {
 
 // ListCertificates implements StrictServerInterface.
 func (s *Server) ListCertificates(ctx context.Context, r ListCertificatesRequestObject) (ListCertificatesResponseObject, error) {
-	p, err := list[spec.Certificate](ctx, s, registry.KindCertificate, r.Params.From, r.Params.Limit)
+	p := r.Params
+	l, err := newListing(p.From, p.Prefix, p.Limit)
+	if err := cmp.Or(err, checkParameter("owner", p.Owner)); err != nil {
+		return nil, err
+	}
+	var f filters[named[spec.Certificate]]
+	f.add(p.Owner != "", func(n named[spec.Certificate]) bool { return n.Spec.Owner == p.Owner })
+	if p.ExpiresBefore != "" {
+		before, err := time.Parse(time.RFC3339, p.ExpiresBefore)
+		if err != nil {
+			return nil, problemf(http.StatusBadRequest, "expiresBefore: %q is no time: write it as 2026-12-31T00:00:00Z", p.ExpiresBefore)
+		}
+		f.add(true, func(n named[spec.Certificate]) bool { return expiresBefore(n.Spec, before) })
+	}
+	page, err := list[spec.Certificate](ctx, s, registry.KindCertificate, l, f)
 	if err != nil {
 		return nil, err
 	}
-	items := each(p.items, namedCertificate)
-	return ListCertificates200JSONResponse{Items: items, Next: p.next, Seq: p.seq}, nil
+	items := convert(page.items, namedCertificate)
+	return ListCertificates200JSONResponse{Items: items, Next: page.next, Seq: page.seq}, nil
 }
 
 // GetCertificate implements StrictServerInterface.
@@ -63,4 +79,10 @@ func notAfter(chain string) time.Time {
 		return time.Time{}
 	}
 	return cert.NotAfter
+}
+
+// expiresBefore reports whether it is known that a certificate expires before a time.
+func expiresBefore(c spec.Certificate, at time.Time) bool {
+	expires := notAfter(c.Chain)
+	return !expires.IsZero() && expires.Before(at)
 }

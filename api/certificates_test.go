@@ -21,11 +21,16 @@ import (
 // makePair makes a self-signed certificate and its key.
 func makePair(t *testing.T) spec.Certificate {
 	t.Helper()
+	return makePairUntil(t, time.Now().Add(time.Hour))
+}
+
+func makePairUntil(t *testing.T, notAfter time.Time) spec.Certificate {
+	t.Helper()
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		t.Fatal(err)
 	}
-	template := x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour)}
+	template := x509.Certificate{SerialNumber: big.NewInt(1), NotBefore: time.Now().Add(-time.Hour), NotAfter: notAfter}
 	der, err := x509.CreateCertificate(rand.Reader, &template, &template, key.Public(), key)
 	if err != nil {
 		t.Fatal(err)

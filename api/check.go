@@ -3,9 +3,12 @@ package api
 import (
 	"context"
 	"errors"
+	"maps"
 	"net/http"
+	"slices"
 	"strings"
 
+	"sluice/controlplane"
 	"sluice/controlplane/spec"
 	"sluice/registry"
 )
@@ -41,7 +44,7 @@ func (s *Server) check(ctx context.Context, p plan, after registry.View) error {
 	if err := invalid(missing); err != nil {
 		return err
 	}
-	return s.checkSockets(ctx, sites, after)
+	return s.checkSockets(ctx, p, sites, after)
 }
 
 func (s *Server) checkReferences(ctx context.Context, site spec.Site, after registry.View) ([]spec.FieldError, error) {
@@ -96,43 +99,78 @@ func (s *Server) checkUnused(ctx context.Context, gone registry.Ref, after regis
 
 // checkSockets looks whether the edited sites contradict others, or each other. Contradictions between sites that are
 // not edited are no reason to refuse.
-func (s *Server) checkSockets(ctx context.Context, edited map[string]edit, after registry.View) error {
+func (s *Server) checkSockets(ctx context.Context, p plan, edited map[string]edit, after registry.View) error {
 	if len(edited) == 0 {
 		return nil
 	}
-	objects, err := after.List(ctx, registry.KindSite)
+	others, err := s.otherSites(ctx, p, edited, after)
 	if err != nil {
-		return s.fault(err)
+		return err
 	}
 	var sockets spec.Sockets
-	for _, o := range objects {
-		if _, ok := edited[o.Name]; ok {
-			continue
-		}
-		if site, err := spec.Decode[spec.Site](o.Value); err == nil {
-			sockets.Add(o.Name, site)
-		}
+	for _, o := range others {
+		sockets.Add(o.Name, o.Spec)
 	}
 	var clashes []spec.FieldError
 	var first registry.Ref
-	for _, o := range objects {
-		e, ok := edited[o.Name]
-		if !ok {
-			continue
+	for _, name := range slices.Sorted(maps.Keys(edited)) {
+		e := edited[name]
+		site, _ := e.object.(spec.Site)
+		found := sockets.Add(name, site)
+		if len(found) > 0 && len(clashes) == 0 {
+			first = e.Ref
 		}
-		if site, ok := e.object.(spec.Site); ok {
-			found := sockets.Add(o.Name, site)
-			if len(found) > 0 && len(clashes) == 0 {
-				first = e.Ref
-			}
-			clashes = append(clashes, e.fields(found)...)
-		}
+		clashes = append(clashes, e.fields(found)...)
 	}
 	if len(clashes) == 0 {
 		return nil
 	}
-	p := newProblem(http.StatusConflict, "sites contradict each other")
-	p.Object = first.String()
-	p.Errors = clashes
-	return p
+	problem := newProblem(http.StatusConflict, "sites contradict each other")
+	problem.Object = first.String()
+	problem.Errors = clashes
+	return problem
+}
+
+// otherSites returns the sites that are not edited and may contradict those that are. They are read from memory when the
+// Snapshot is of the same state: of thousands, to list them would take most of the time of a change.
+func (s *Server) otherSites(ctx context.Context, p plan, edited map[string]edit, after registry.View) ([]named[spec.Site], error) {
+	snapshot, _ := s.local.Snapshot()
+	objects := snapshot.Objects
+	if snapshot.Seq != after.Seq() {
+		var err error
+		if objects, err = after.List(ctx, registry.KindSite); err != nil {
+			return nil, s.fault(err)
+		}
+	}
+	s.readings.Forget(len(objects))
+	changed := map[registry.Ref]bool{} // also by being deleted
+	for _, e := range p.edits {
+		changed[e.Ref] = true
+	}
+	var all, near []named[spec.Site]
+	differ := false
+	for _, o := range objects {
+		if o.Kind != registry.KindSite || changed[o.Ref()] {
+			continue
+		}
+		site, faults := controlplane.Recall[spec.Site](s.readings, o)
+		if len(faults) > 0 {
+			var err error
+			if site, err = spec.Decode[spec.Site](o.Value); err != nil {
+				continue // it is served as it last was good, or not at all
+			}
+		}
+		is, shares := named[spec.Site]{o.Name, o.Seq, site}, false
+		for _, e := range edited {
+			object, _ := e.object.(spec.Site)
+			differ, shares = differ || object.DiffersOnPort(site), shares || object.SharesHost(site)
+		}
+		if all = append(all, is); shares {
+			near = append(near, is)
+		}
+	}
+	if differ {
+		return all, nil
+	}
+	return near, nil
 }

@@ -79,8 +79,12 @@ func (b brokenRegistry) Get(context.Context, registry.Ref) (registry.Object, err
 	return registry.Object{}, b.err
 }
 
-func (b brokenRegistry) ListNodes(context.Context, string) ([]registry.Node, error) {
-	return nil, b.err
+func (b brokenRegistry) ListNodes(context.Context, string, string, int) (registry.NodePage, error) {
+	return registry.NodePage{}, b.err
+}
+
+func (b brokenRegistry) GetNode(context.Context, registry.NodeRef) (registry.Node, error) {
+	return registry.Node{}, b.err
 }
 
 func (b brokenRegistry) Put(context.Context, registry.Node, time.Duration) error { return b.err }

@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"net/http"
@@ -12,12 +13,21 @@ import (
 )
 
 // ListGateways implements StrictServerInterface.
-func (s *Server) ListGateways(ctx context.Context, _ ListGatewaysRequestObject) (ListGatewaysResponseObject, error) {
-	items, err := s.gateways(ctx)
+func (s *Server) ListGateways(ctx context.Context, r ListGatewaysRequestObject) (ListGatewaysResponseObject, error) {
+	p := r.Params
+	l, err := newListing(p.From, p.Prefix, p.Limit)
+	if err := cmp.Or(err, checkParameter("group", p.Group), checkChoice("phase", p.Phase, controlplane.Phases()...)); err != nil {
+		return nil, err
+	}
+	all, err := s.gateways(ctx)
 	if err != nil {
 		return nil, err
 	}
-	return ListGateways200JSONResponse{Items: items}, nil
+	var f filters[Status]
+	f.add(p.Group != "", func(st Status) bool { return st.Group == p.Group })
+	f.add(p.Phase != "", func(st Status) bool { return st.Phase == p.Phase })
+	items, next := pageOf(l, f, each(all, func(st Status) string { return st.Gateway }), "")
+	return ListGateways200JSONResponse{Items: items, Next: next}, nil
 }
 
 // gateways returns the status of every gateway that has reported lately, sorted by name.

@@ -11,20 +11,12 @@ import (
 	"sluice/registry"
 )
 
-// historyAge is how long a change is shown. The registry keeps the last registry.MaxHistory of them.
-const historyAge = 90 * 24 * time.Hour
-
 // ListHistory implements StrictServerInterface.
 func (s *Server) ListHistory(ctx context.Context, r ListHistoryRequestObject) (ListHistoryResponseObject, error) {
 	p := r.Params
-	if p.Limit == 0 {
-		p.Limit = maxPage
-	}
-	if p.Limit < 1 || p.Limit > maxPage {
-		return nil, problemf(http.StatusBadRequest, "limit must be between 1 and %d", maxPage)
-	}
-	if p.From < 0 {
-		return nil, newProblem(http.StatusBadRequest, "from is the seq of a change: it is not negative")
+	l, err := newListing("", "", p.Limit)
+	if err := cmp.Or(err, checkFromSeq(p.From)); err != nil {
+		return nil, err
 	}
 	head, err := s.head(ctx)
 	if err != nil {
@@ -33,7 +25,7 @@ func (s *Server) ListHistory(ctx context.Context, r ListHistoryRequestObject) (L
 	high := min(cmp.Or(registry.Seq(p.From), head), head)
 	low := oldest(head)
 	if p.Kind == "" && p.Name == "" { // else all of them are looked through
-		low = max(low, floor(high, p.Limit))
+		low = max(low, floor(high, l.limit+1)) // one more: where the next page begins
 	}
 	entries, err := s.changes(ctx, low, high)
 	if err != nil {
@@ -44,14 +36,11 @@ func (s *Server) ListHistory(ctx context.Context, r ListHistoryRequestObject) (L
 		if !touches(c, registry.Kind(p.Kind), p.Name) {
 			continue
 		}
-		if len(out.Items) == p.Limit {
+		if len(out.Items) == l.limit {
 			out.Next = int64(c.Seq)
 			break
 		}
 		out.Items = append(out.Items, entryOf(c, false))
-	}
-	if out.Next == 0 && len(out.Items) == p.Limit && low > oldest(head) {
-		out.Next = int64(low)
 	}
 	return out, nil
 }
@@ -61,7 +50,7 @@ func floor(high registry.Seq, limit int) registry.Seq {
 	return high - min(high, registry.Seq(limit))
 }
 
-// oldest is the seq below the first change that is kept.
+// oldest is the seq below the first change that may be kept.
 func oldest(head registry.Seq) registry.Seq { return floor(head, registry.MaxHistory) }
 
 // DiffHistory implements StrictServerInterface.
@@ -112,7 +101,8 @@ func (s *Server) head(ctx context.Context) (registry.Seq, error) {
 	return page.Seq, s.fault(err)
 }
 
-// changes returns the changes after low, up to high, ascending. Those that are too old are left out.
+// changes returns the changes after low, up to high, ascending. Those that are too old are left out, whether or not they were
+// tidied up already.
 func (s *Server) changes(ctx context.Context, low, high registry.Seq) ([]registry.Change, error) {
 	if high <= low {
 		return nil, nil
@@ -128,7 +118,7 @@ func (s *Server) changes(ctx context.Context, low, high registry.Seq) ([]registr
 			s.log.Warn("a change of the history cannot be decoded", "object", o.Ref().String(), "error", err)
 			continue
 		}
-		if c.Seq > low && c.Seq <= high && time.Since(c.At) < historyAge {
+		if c.Seq > low && c.Seq <= high && time.Since(c.At) < registry.HistoryAge {
 			out = append(out, c)
 		}
 	}
@@ -158,8 +148,8 @@ func (s *Server) span(ctx context.Context, low, high registry.Seq) ([]registry.C
 	}
 	entries, err := s.changes(ctx, low, high)
 	if err == nil && registry.Seq(len(entries)) != high-low {
-		err = problemf(http.StatusNotFound, "change %d is not in the history any more, which goes back %d changes or %d days",
-			low+1, registry.MaxHistory, int(historyAge/(24*time.Hour)))
+		err = problemf(http.StatusNotFound, "change %d is not in the history any more: of the last %d changes, those of %d days are kept; GET /v1/history lists them",
+			low+1, registry.MaxHistory, int(registry.HistoryAge/(24*time.Hour)))
 	}
 	return entries, err
 }

@@ -1,6 +1,8 @@
 package api_test
 
 import (
+	"context"
+	"encoding/json"
 	"fmt"
 	"strings"
 	"testing"
@@ -129,5 +131,56 @@ func TestRevertLeavesTokensAlone(t *testing.T) {
 	in.do("POST", "/v1/history/1/revert?back=true", "", bearer(adminToken)).want(200)
 	if got := in.do("GET", "/v1/history/diff?from=1&to=3", "", bearer(adminToken)).want(200).body; strings.Contains(got, "token") {
 		t.Errorf("the difference has tokens: %s", got)
+	}
+}
+
+// agedRegistry has the changes up to a seq be of long ago.
+type agedRegistry struct {
+	registry.Registry
+	upTo registry.Seq
+}
+
+func (r agedRegistry) List(ctx context.Context, kind registry.Kind, from string, limit int) (registry.Page, error) {
+	page, err := r.Registry.List(ctx, kind, from, limit)
+	for i, o := range page.Objects {
+		if kind != registry.KindHistory || o.Seq > r.upTo {
+			continue
+		}
+		var c registry.Change
+		if err := json.Unmarshal(o.Value, &c); err != nil {
+			return page, err
+		}
+		c.At = c.At.Add(-registry.HistoryAge)
+		if page.Objects[i].Value, err = registry.MarshalJSON(c); err != nil {
+			return page, err
+		}
+	}
+	return page, err
+}
+
+// What is too old is gone, whether or not it was tidied up.
+func TestHistoryThatIsGone(t *testing.T) {
+	t.Parallel()
+	in := startWith(t, agedRegistry{newRegistry(t), 2}, "")
+	for i := range 5 {
+		in.do("PUT", "/v1/upstreams/io", fmt.Sprintf(`{"service": "s%d"}`, i))
+	}
+	for query, want := range map[string]string{
+		"": "5 4 3, 0", "?limit=2": "5 4, 3", "?limit=3": "5 4 3, 0", "?limit=2&from=3": "3, 0", "?from=2": ", 0", "?name=io&limit=2": "5 4, 3", "?name=io&limit=3": "5 4 3, 0",
+	} {
+		list, next := in.seqs(query)
+		if got := fmt.Sprintf("%s, %d", list, next); got != want {
+			t.Errorf("%s: %q, want %q", query, got, want)
+		}
+	}
+	const gone = "change 2 is not in the history any more: of the last 1000 changes, those of 90 days are kept"
+	in.do("GET", "/v1/history/2", "").wantDetail(404, gone)
+	in.do("GET", "/v1/history/diff?from=1&to=4", "").wantDetail(404, gone)
+	in.do("GET", "/v1/history/diff?from=2&to=4", "").want(200)
+	in.do("POST", "/v1/history/2/revert", "").wantDetail(404, gone)
+	in.do("POST", "/v1/history/1/revert?back=true", "").wantDetail(404, gone)
+	in.do("POST", "/v1/history/2/revert?back=true", "").want(200)
+	if got := in.do("GET", "/v1/upstreams/io", "").want(200).body; got != `{"service":"s1"}` {
+		t.Error(got)
 	}
 }

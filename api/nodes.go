@@ -1,12 +1,18 @@
 package api
 
 import (
+	"cmp"
 	"context"
+	"errors"
 	"fmt"
+	"maps"
 	"net/http"
+	"net/netip"
+	"slices"
 	"strings"
 	"time"
 
+	"sluice/controlplane"
 	"sluice/controlplane/spec"
 	"sluice/registry"
 )
@@ -17,33 +23,103 @@ const (
 	maxTTL = time.Hour
 )
 
-// ListServices implements StrictServerInterface.
-func (s *Server) ListServices(ctx context.Context, _ ListServicesRequestObject) (ListServicesResponseObject, error) {
-	nodes, err := s.registry.ListNodes(ctx, "")
+// ListServices implements StrictServerInterface. All nodes are counted, from the first service of the page on.
+func (s *Server) ListServices(ctx context.Context, r ListServicesRequestObject) (ListServicesResponseObject, error) {
+	l, err := newListing(r.Params.From, r.Params.Prefix, r.Params.Limit)
+	if err != nil {
+		return nil, err
+	}
+	page, err := s.registry.ListNodes(ctx, "", l.begin(), 0)
 	if err != nil {
 		return nil, s.fault(err)
 	}
-	items := []ServiceSummary{}
-	for _, n := range nodes { // sorted by service
-		if last := len(items) - 1; last >= 0 && items[last].Name == n.Service {
-			items[last].Nodes++
-		} else {
-			items = append(items, ServiceSummary{Name: n.Service, Nodes: 1})
-		}
+	counts := map[string]int{}
+	for _, n := range page.Nodes {
+		counts[n.Service]++
 	}
-	return ListServices200JSONResponse{Items: items}, nil
+	all := make([]ServiceSummary, 0, len(counts))
+	for _, name := range slices.Sorted(maps.Keys(counts)) {
+		all = append(all, ServiceSummary{Name: name, Nodes: counts[name]})
+	}
+	items, next := pageOf(l, nil, each(all, func(v ServiceSummary) string { return v.Name }), "")
+	return ListServices200JSONResponse{Items: items, Next: next}, nil
 }
 
 // ListNodes implements StrictServerInterface.
 func (s *Server) ListNodes(ctx context.Context, r ListNodesRequestObject) (ListNodesResponseObject, error) {
-	if err := checkService(r.Params.Service); r.Params.Service != "" && err != nil {
-		return nil, newProblem(http.StatusBadRequest, err.Error())
+	p := r.Params
+	l, err := newListing(p.From, p.Prefix, p.Limit)
+	if err := cmp.Or(err, checkServiceParameter(p.Service), checkChoice("state", p.State, controlplane.NodeStates()...)); err != nil {
+		return nil, err
 	}
-	nodes, err := s.registry.ListNodes(ctx, r.Params.Service)
+	var f filters[Node]
+	f.add(p.Zone != "", func(n Node) bool { return n.Zone == p.Zone })
+	f.add(p.Tag != "", func(n Node) bool { return slices.Contains(n.Tags, p.Tag) })
+	if p.Address != "" {
+		at, err := atAddress(p.Address)
+		if err != nil {
+			return nil, err
+		}
+		f.add(true, at)
+	}
+	if p.State != "" {
+		in, err := s.inState(ctx, p.State)
+		if err != nil {
+			return nil, err
+		}
+		f.add(true, in)
+	}
+	page, err := s.registry.ListNodes(ctx, p.Service, l.begin(), f.look(l))
 	if err != nil {
 		return nil, s.fault(err)
 	}
-	return ListNodes200JSONResponse{Items: append([]Node{}, nodes...)}, nil
+	items, next := pageOf(l, f, each(page.Nodes, func(n Node) string { return n.Ref().String() }), page.Next)
+	return ListNodes200JSONResponse{Items: items, Next: next}, nil
+}
+
+// atAddress returns the filter of the nodes at an address, or in a network.
+func atAddress(text string) (func(Node) bool, error) {
+	if strings.HasPrefix(text, "unix:/") {
+		return func(n Node) bool { return n.Address == text }, nil
+	}
+	network, err := netip.ParsePrefix(text)
+	if addr, e := netip.ParseAddr(text); e == nil {
+		network, err = netip.PrefixFrom(addr.Unmap(), addr.Unmap().BitLen()), nil
+	}
+	if err != nil {
+		return nil, problemf(http.StatusBadRequest, "address: %q is no address and no network: give one without a port, as 10.0.0.7, fd00::/8 or unix:/run/io.sock", text)
+	}
+	return func(n Node) bool {
+		addr, err := netip.ParseAddr(n.Address)
+		return err == nil && network.Contains(addr.Unmap())
+	}, nil
+}
+
+// inState returns the filter of the nodes that a gateway reports in a state; those are up of which none reports another.
+func (s *Server) inState(ctx context.Context, state controlplane.NodeState) (func(Node) bool, error) {
+	fleet, err := s.fleet(ctx)
+	if err != nil {
+		return nil, err
+	}
+	reported := map[registry.NodeRef][]controlplane.NodeState{}
+	for _, g := range fleet {
+		for _, n := range g.Exceptions {
+			ref := registry.NodeRef{Service: n.Service, ID: n.ID}
+			reported[ref] = append(reported[ref], n.State)
+		}
+	}
+	return func(n Node) bool {
+		states := reported[registry.NodeRef{Service: n.Service, ID: n.ID}]
+		return slices.Contains(states, state) || state == controlplane.NodeUp && len(states) == 0
+	}, nil
+}
+
+// checkServiceParameter says what is wrong with the service that a request selects by.
+func checkServiceParameter(service string) error {
+	if err := checkService(service); service != "" && err != nil {
+		return newProblem(http.StatusBadRequest, err.Error())
+	}
+	return nil
 }
 
 // checkService keeps what is no name away from the registry, which would take it for a part of a key.
@@ -72,18 +148,17 @@ func (s *Server) GetNode(ctx context.Context, r GetNodeRequestObject) (GetNodeRe
 
 // findNode returns the node that is registered, of whichever incarnation.
 func (s *Server) findNode(ctx context.Context, ref registry.NodeRef) (registry.Node, error) {
+	err := registry.ErrNotFound
 	if checkService(ref.Service) == nil {
-		nodes, err := s.registry.ListNodes(ctx, ref.Service)
-		if err != nil {
-			return registry.Node{}, s.fault(err)
-		}
-		for _, n := range nodes {
-			if n.ID == ref.ID {
-				return n, nil
-			}
+		var n registry.Node
+		if n, err = s.registry.GetNode(ctx, ref); err == nil {
+			return n, nil
 		}
 	}
-	return registry.Node{}, problemf(http.StatusNotFound, "node %s is not registered", ref)
+	if errors.Is(err, registry.ErrNotFound) {
+		err = problemf(http.StatusNotFound, "node %s is not registered", ref)
+	}
+	return registry.Node{}, s.fault(err)
 }
 
 // PutNode implements StrictServerInterface.

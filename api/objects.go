@@ -9,9 +9,6 @@ import (
 	"sluice/registry"
 )
 
-// maxPage is the most objects of one list, and the default.
-const maxPage = 1000
-
 // named is one object of a list. The generated types of each kind convert from it.
 type named[T any] struct {
 	Name string
@@ -27,34 +24,33 @@ type page[T any] struct {
 }
 
 // list returns a part of the objects of a kind. Those that cannot be decoded are left out; the gateways report them.
-func list[T any](ctx context.Context, s *Server, kind registry.Kind, from string, limit int) (page[T], error) {
-	if limit == 0 {
-		limit = maxPage
-	}
-	if limit < 1 || limit > maxPage {
-		return page[T]{}, problemf(http.StatusBadRequest, "limit must be between 1 and %d", maxPage)
-	}
-	got, err := s.registry.List(ctx, kind, from, limit)
+func list[T any](ctx context.Context, s *Server, kind registry.Kind, l listing, f filters[named[T]]) (page[T], error) {
+	got, err := s.registry.List(ctx, kind, l.begin(), f.look(l))
 	if err != nil {
 		return page[T]{}, s.fault(err)
 	}
-	out := page[T]{next: got.Next, seq: got.Seq}
-	for _, o := range got.Objects {
-		object, err := spec.Decode[T](o.Value)
-		if err != nil {
-			s.log.Warn("an object was left out of a list", "object", o.Ref().String(), "error", err)
-			continue
+	decoded := func(yield func(string, named[T]) bool) {
+		for _, o := range got.Objects {
+			object, err := spec.Decode[T](o.Value)
+			if err != nil {
+				s.log.Warn("an object was left out of a list", "object", o.Ref().String(), "error", err)
+				continue
+			}
+			if !yield(o.Name, named[T]{o.Name, o.Seq, object}) {
+				return
+			}
 		}
-		out.items = append(out.items, named[T]{o.Name, o.Seq, object})
 	}
+	out := page[T]{seq: got.Seq}
+	out.items, out.next = pageOf(l, f, decoded, got.Next)
 	return out, nil
 }
 
-// each converts the items of a page; it never returns nil, which JSON would write as null.
-func each[T, U any](items []named[T], convert func(named[T]) U) []U {
+// convert converts the items of a page; it never returns nil, which JSON would write as null.
+func convert[T, U any](items []named[T], as func(named[T]) U) []U {
 	out := make([]U, 0, len(items))
 	for _, item := range items {
-		out = append(out, convert(item))
+		out = append(out, as(item))
 	}
 	return out
 }

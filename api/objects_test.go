@@ -131,6 +131,32 @@ func TestSitesDoNotContradictEachOther(t *testing.T) {
 	}
 }
 
+// TestSitesAreCheckedFromMemory has the Snapshot of the same state, and only that, stand for a list.
+func TestSitesAreCheckedFromMemory(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	in.do("PUT", "/v1/upstreams/io", `{}`).want(201)
+	known := func(seq registry.Seq, sites ...string) {
+		s := &registry.Snapshot{Seq: seq}
+		for _, name := range sites {
+			s.Objects = append(s.Objects, registry.Object{Kind: registry.KindSite, Name: name, Seq: 1, Value: []byte(siteOf(name))})
+		}
+		in.local.snapshot.Store(s)
+	}
+	const option = `{"hosts":["x"],"listeners":[{"port":8080,"proxyProtocol":true}],"routes":[{"upstream":"io"}]}`
+	known(1, "a", "b")
+	in.do("PUT", "/v1/sites/c", siteOf("b")).wantDetail(409, `/hosts/0: site "b" has "b" on 0.0.0.0:8080 too`)
+	in.do("PUT", "/v1/sites/c", option).wantDetail(409, "with another value of proxyProtocol")
+	in.do("PUT", "/v1/sites/b", siteOf("b")).want(201) // itself, at seq 2
+	known(1, "a")
+	in.do("PUT", "/v1/sites/a", siteOf("a")).want(201) // the state is another than the Snapshot's
+	in.do("PUT", "/v1/sites/c", siteOf("b")).wantDetail(409, `site "b" has "b"`)
+	known(3, "a", "b")
+	in.do("POST", "/v1/apply?owner=o&prune=true", `{"sites": {"b": `+siteOf("b")+`}}`).want(200)
+	known(4, "a", "b")
+	in.do("POST", "/v1/apply?owner=o&prune=true", `{"sites": {"c": `+siteOf("b")+`}}`).want(200) // b goes in the same change
+}
+
 func TestListsArePaged(t *testing.T) {
 	t.Parallel()
 	in := start(t)

@@ -306,6 +306,7 @@ type Forecast = controlplane.Forecast
 // GatewayList defines model for GatewayList.
 type GatewayList struct {
 	Items []Status `json:"items"`
+	Next  string   `json:"next,omitempty,omitzero"`
 }
 
 // GatewayOutcome What a gateway made of a change.
@@ -541,6 +542,7 @@ type NodeCheck = spec.Check
 // NodeList Example: {"items":[{"address":"10.0.0.7","id":"n1","port":6001,"service":"io"}]}
 type NodeList struct {
 	Items []Node `json:"items"`
+	Next  string `json:"next,omitempty,omitzero"`
 }
 
 // NodeState up. suspect: its registration or its answer is missing, and what becomes of it is being decided. held: lost, but the guard keeps it.
@@ -804,6 +806,7 @@ type RolloutGatewayState string
 // RolloutList defines model for RolloutList.
 type RolloutList struct {
 	Items []Rollout `json:"items"`
+	Next  int64     `json:"next,omitempty,omitzero"`
 }
 
 // RolloutPart What a gateway has to do with the oldest rollout that concerns it.
@@ -832,6 +835,7 @@ type Seq = registry.Seq
 // ServiceList Example: {"items":[{"name":"io","nodes":3}]}
 type ServiceList struct {
 	Items []ServiceSummary `json:"items"`
+	Next  string           `json:"next,omitempty,omitzero"`
 }
 
 // ServiceSummary Example: {"name":"io","nodes":3}
@@ -1039,8 +1043,14 @@ type DryRun = bool
 // From defines model for From.
 type From = string
 
+// FromSeq defines model for FromSeq.
+type FromSeq = int64
+
 // Gateway defines model for Gateway.
 type Gateway = string
+
+// Group defines model for Group.
+type Group = string
 
 // IfMatch defines model for IfMatch.
 type IfMatch = string
@@ -1056,6 +1066,12 @@ type Name = string
 
 // NodeID defines model for NodeID.
 type NodeID = string
+
+// Owner defines model for Owner.
+type Owner = string
+
+// Prefix defines model for Prefix.
+type Prefix = string
 
 // Reason defines model for Reason.
 type Reason = string
@@ -1140,8 +1156,11 @@ type ListApprovalsParams struct {
 	// From The name to begin with.
 	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
 
-	// Limit The most objects of one page.
+	// Limit The most of one page.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
 }
 
 // DeleteApprovalParams defines parameters for DeleteApproval.
@@ -1182,8 +1201,17 @@ type ListCertificatesParams struct {
 	// From The name to begin with.
 	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
 
-	// Limit The most objects of one page.
+	// Limit The most of one page.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+
+	// Owner Only those of this owner, which `apply` gives them.
+	Owner Owner `form:"owner,omitempty" json:"owner,omitempty,omitzero"`
+
+	// ExpiresBefore Only those that expire before this time. When files on the gateways expire is not known here; the gateways report it.
+	ExpiresBefore string `form:"expiresBefore,omitempty" json:"expiresBefore,omitempty,omitzero"`
 }
 
 // DeleteCertificateParams defines parameters for DeleteCertificate.
@@ -1255,12 +1283,30 @@ type ExportParams struct {
 	Recipient string `form:"recipient,omitempty" json:"recipient,omitempty,omitzero"`
 }
 
+// ListGatewaysParams defines parameters for ListGateways.
+type ListGatewaysParams struct {
+	// From The name to begin with.
+	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// Limit The most of one page.
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+
+	// Group Only those of this group of gateways.
+	Group Group `form:"group,omitempty" json:"group,omitempty,omitzero"`
+
+	// Phase Only those in this phase.
+	Phase Phase `form:"phase,omitempty" json:"phase,omitempty,omitzero"`
+}
+
 // ListHistoryParams defines parameters for ListHistory.
 type ListHistoryParams struct {
 	// From The seq to begin with; the newest when left out.
-	From int64 `form:"from,omitempty" json:"from,omitempty,omitzero"`
+	From FromSeq `form:"from,omitempty" json:"from,omitempty,omitzero"`
 
-	// Limit The most objects of one page.
+	// Limit The most of one page.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
 
 	// Kind Only changes of objects of this kind.
@@ -1296,8 +1342,29 @@ type RevertParams struct {
 
 // ListNodesParams defines parameters for ListNodes.
 type ListNodesParams struct {
+	// From The name to begin with.
+	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// Limit The most of one page.
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+
 	// Service Only the nodes of this service.
 	Service string `form:"service,omitempty" json:"service,omitempty,omitzero"`
+
+	// Zone Only those that run there.
+	Zone string `form:"zone,omitempty" json:"zone,omitempty,omitzero"`
+
+	// Tag Only those with this tag.
+	Tag string `form:"tag,omitempty" json:"tag,omitempty,omitzero"`
+
+	// Address Only those at this address or in this network, as 10.0.0.7, fd00::/8 or unix:/run/io.sock.
+	Address string `form:"address,omitempty" json:"address,omitempty,omitzero"`
+
+	// State Only those that a gateway reports in this state; `up` are those of which none reports another.
+	State NodeState `form:"state,omitempty" json:"state,omitempty,omitzero"`
 }
 
 // ListOverridesParams defines parameters for ListOverrides.
@@ -1305,8 +1372,20 @@ type ListOverridesParams struct {
 	// From The name to begin with.
 	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
 
-	// Limit The most objects of one page.
+	// Limit The most of one page.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+
+	// Owner Only those of this owner, which `apply` gives them.
+	Owner Owner `form:"owner,omitempty" json:"owner,omitempty,omitzero"`
+
+	// Service Only those of nodes of this service.
+	Service string `form:"service,omitempty" json:"service,omitempty,omitzero"`
+
+	// State Only those with this state; without one it is active.
+	State State `form:"state,omitempty" json:"state,omitempty,omitzero"`
 }
 
 // DeleteOverrideParams defines parameters for DeleteOverride.
@@ -1378,6 +1457,30 @@ type RestoreParams struct {
 	XChangeReason Reason `json:"X-Change-Reason,omitempty,omitzero"`
 }
 
+// ListRolloutsParams defines parameters for ListRollouts.
+type ListRolloutsParams struct {
+	// From The seq to begin with; the newest when left out.
+	From FromSeq `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// Limit The most of one page.
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// State Only those in this state.
+	State RolloutState `form:"state,omitempty" json:"state,omitempty,omitzero"`
+}
+
+// ListServicesParams defines parameters for ListServices.
+type ListServicesParams struct {
+	// From The name to begin with.
+	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
+
+	// Limit The most of one page.
+	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+}
+
 // DeleteNodeParams defines parameters for DeleteNode.
 type DeleteNodeParams struct {
 	// Incarnation Remove this incarnation only, and leave its successor alone.
@@ -1389,8 +1492,23 @@ type ListSitesParams struct {
 	// From The name to begin with.
 	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
 
-	// Limit The most objects of one page.
+	// Limit The most of one page.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+
+	// Owner Only those of this owner, which `apply` gives them.
+	Owner Owner `form:"owner,omitempty" json:"owner,omitempty,omitzero"`
+
+	// Group Only those of this group of gateways.
+	Group Group `form:"group,omitempty" json:"group,omitempty,omitzero"`
+
+	// Host Only those that serve this host name, by a wildcard too.
+	Host string `form:"host,omitempty" json:"host,omitempty,omitzero"`
+
+	// Upstream Only those with a route to this upstream.
+	Upstream string `form:"upstream,omitempty" json:"upstream,omitempty,omitzero"`
 }
 
 // DeleteSiteParams defines parameters for DeleteSite.
@@ -1449,8 +1567,14 @@ type ListTokensParams struct {
 	// From The name to begin with.
 	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
 
-	// Limit The most objects of one page.
+	// Limit The most of one page.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+
+	// Role Only those with this role.
+	Role Role `form:"role,omitempty" json:"role,omitempty,omitzero"`
 }
 
 // CreateTokenParams defines parameters for CreateToken.
@@ -1476,8 +1600,17 @@ type ListUpstreamsParams struct {
 	// From The name to begin with.
 	From From `form:"from,omitempty" json:"from,omitempty,omitzero"`
 
-	// Limit The most objects of one page.
+	// Limit The most of one page.
 	Limit Limit `form:"limit,omitempty" json:"limit,omitempty,omitzero"`
+
+	// Prefix Only those whose name begins so.
+	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
+
+	// Owner Only those of this owner, which `apply` gives them.
+	Owner Owner `form:"owner,omitempty" json:"owner,omitempty,omitzero"`
+
+	// Service Only those of this service.
+	Service string `form:"service,omitempty" json:"service,omitempty,omitzero"`
 }
 
 // DeleteUpstreamParams defines parameters for DeleteUpstream.
@@ -1814,8 +1947,10 @@ type ClientInterface interface {
 
 	// ListGateways List the gateways and what they are doing
 	//
+	// Those that reported lately, sorted by name. `next` is the `from` of the next page, and is absent on the last one.
+	//
 	// Corresponds with GET /v1/gateways (the `ListGateways` operationId).
-	ListGateways(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ListGateways(ctx context.Context, params *ListGatewaysParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetGateway Get a gateway's status
 	//
@@ -1833,18 +1968,22 @@ type ClientInterface interface {
 
 	// ListHistory List the changes of the desired state
 	//
-	// The newest first. `next` is the `from` of the next page, and is absent on the last one. The last 1,000 changes are
-	// kept, and shown for 90 days.
+	// The newest first. `next` is the `from` of the next page, and is absent on the last one. Of the last 1,000 changes, those
+	// of 90 days are kept.
 	//
 	// Corresponds with GET /v1/history (the `ListHistory` operationId).
 	ListHistory(ctx context.Context, params *ListHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DiffHistory Tell what differs between the states at two changes
 	//
+	// All changes between the two must still be in the history; if not, the answer is 404.
+	//
 	// Corresponds with GET /v1/history/diff (the `DiffHistory` operationId).
 	DiffHistory(ctx context.Context, params *DiffHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetHistory Get a change, what it changed, and where it is live
+	//
+	// A change that is not in the history any more is 404, as one that never was; `detail` tells which.
 	//
 	// Corresponds with GET /v1/history/{seq} (the `GetHistory` operationId).
 	GetHistory(ctx context.Context, seq SeqInPath, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1860,6 +1999,9 @@ type ClientInterface interface {
 	Revert(ctx context.Context, seq SeqInPath, params *RevertParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// ListNodes List the nodes that are alive
+	//
+	// Sorted by name, which is service/id; nodes of an upstream's endpoints are listed when their service is named. `next` is
+	// the `from` of the next page, and is absent on the last one.
 	//
 	// Corresponds with GET /v1/nodes (the `ListNodes` operationId).
 	ListNodes(ctx context.Context, params *ListNodesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
@@ -1961,7 +2103,7 @@ type ClientInterface interface {
 	// when there are several. Those under way are all there, and the last 20 that have ended.
 	//
 	// Corresponds with GET /v1/rollouts (the `ListRollouts` operationId).
-	ListRollouts(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ListRollouts(ctx context.Context, params *ListRolloutsParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// GetRollout Get a rollout, and how far each gateway is
 	//
@@ -1980,8 +2122,10 @@ type ClientInterface interface {
 
 	// ListServices List the services that have nodes
 	//
+	// Sorted by name. `next` is the `from` of the next page, and is absent on the last one.
+	//
 	// Corresponds with GET /v1/services (the `ListServices` operationId).
-	ListServices(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error)
+	ListServices(ctx context.Context, params *ListServicesParams, reqEditors ...RequestEditorFn) (*http.Response, error)
 
 	// DeleteNode Take a node away on purpose
 	//
@@ -2556,9 +2700,11 @@ func (c *Client) Export(ctx context.Context, params *ExportParams, reqEditors ..
 
 // ListGateways List the gateways and what they are doing
 //
+// Those that reported lately, sorted by name. `next` is the `from` of the next page, and is absent on the last one.
+//
 // Corresponds with GET /v1/gateways (the `ListGateways` operationId).
-func (c *Client) ListGateways(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListGatewaysRequest(c.Server)
+func (c *Client) ListGateways(ctx context.Context, params *ListGatewaysParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListGatewaysRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2605,8 +2751,8 @@ func (c *Client) RetryGateway(ctx context.Context, name Gateway, reqEditors ...R
 
 // ListHistory List the changes of the desired state
 //
-// The newest first. `next` is the `from` of the next page, and is absent on the last one. The last 1,000 changes are
-// kept, and shown for 90 days.
+// The newest first. `next` is the `from` of the next page, and is absent on the last one. Of the last 1,000 changes, those
+// of 90 days are kept.
 //
 // Corresponds with GET /v1/history (the `ListHistory` operationId).
 func (c *Client) ListHistory(ctx context.Context, params *ListHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2623,6 +2769,8 @@ func (c *Client) ListHistory(ctx context.Context, params *ListHistoryParams, req
 
 // DiffHistory Tell what differs between the states at two changes
 //
+// All changes between the two must still be in the history; if not, the answer is 404.
+//
 // Corresponds with GET /v1/history/diff (the `DiffHistory` operationId).
 func (c *Client) DiffHistory(ctx context.Context, params *DiffHistoryParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
 	req, err := NewDiffHistoryRequest(c.Server, params)
@@ -2637,6 +2785,8 @@ func (c *Client) DiffHistory(ctx context.Context, params *DiffHistoryParams, req
 }
 
 // GetHistory Get a change, what it changed, and where it is live
+//
+// A change that is not in the history any more is 404, as one that never was; `detail` tells which.
 //
 // Corresponds with GET /v1/history/{seq} (the `GetHistory` operationId).
 func (c *Client) GetHistory(ctx context.Context, seq SeqInPath, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2672,6 +2822,9 @@ func (c *Client) Revert(ctx context.Context, seq SeqInPath, params *RevertParams
 }
 
 // ListNodes List the nodes that are alive
+//
+// Sorted by name, which is service/id; nodes of an upstream's endpoints are listed when their service is named. `next` is
+// the `from` of the next page, and is absent on the last one.
 //
 // Corresponds with GET /v1/nodes (the `ListNodes` operationId).
 func (c *Client) ListNodes(ctx context.Context, params *ListNodesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
@@ -2873,8 +3026,8 @@ func (c *Client) Restore(ctx context.Context, params *RestoreParams, body Restor
 // when there are several. Those under way are all there, and the last 20 that have ended.
 //
 // Corresponds with GET /v1/rollouts (the `ListRollouts` operationId).
-func (c *Client) ListRollouts(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListRolloutsRequest(c.Server)
+func (c *Client) ListRollouts(ctx context.Context, params *ListRolloutsParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListRolloutsRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -2932,9 +3085,11 @@ func (c *Client) GetSelf(ctx context.Context, reqEditors ...RequestEditorFn) (*h
 
 // ListServices List the services that have nodes
 //
+// Sorted by name. `next` is the `from` of the next page, and is absent on the last one.
+//
 // Corresponds with GET /v1/services (the `ListServices` operationId).
-func (c *Client) ListServices(ctx context.Context, reqEditors ...RequestEditorFn) (*http.Response, error) {
-	req, err := NewListServicesRequest(c.Server)
+func (c *Client) ListServices(ctx context.Context, params *ListServicesParams, reqEditors ...RequestEditorFn) (*http.Response, error) {
+	req, err := NewListServicesRequest(c.Server, params)
 	if err != nil {
 		return nil, err
 	}
@@ -3656,6 +3811,14 @@ func NewListApprovalsRequest(server string, params *ListApprovalsParams) (*http.
 			}
 		}
 
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
 		if encoded := queryValues.Encode(); encoded != "" {
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
@@ -3937,6 +4100,30 @@ func NewListCertificatesRequest(server string, params *ListCertificatesParams) (
 		}
 
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "owner", params.Owner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "expiresBefore", params.ExpiresBefore, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: "date-time"}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -4419,7 +4606,7 @@ func NewExportRequest(server string, params *ExportParams) (*http.Request, error
 }
 
 // NewListGatewaysRequest constructs an http.Request for the ListGateways method
-func NewListGatewaysRequest(server string) (*http.Request, error) {
+func NewListGatewaysRequest(server string, params *ListGatewaysParams) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -4435,6 +4622,61 @@ func NewListGatewaysRequest(server string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "group", params.Group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "phase", params.Phase, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -4793,7 +5035,63 @@ func NewListNodesRequest(server string, params *ListNodesParams) (*http.Request,
 		// per the OpenAPI spec (e.g. "color=blue,black,brown").
 		var rawQueryFragments []string
 
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "zone", params.Zone, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "tag", params.Tag, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "address", params.Address, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -4852,6 +5150,38 @@ func NewListOverridesRequest(server string, params *ListOverridesParams) (*http.
 		}
 
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "owner", params.Owner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -5341,7 +5671,7 @@ func NewRestoreRequestWithBody(server string, params *RestoreParams, contentType
 }
 
 // NewListRolloutsRequest constructs an http.Request for the ListRollouts method
-func NewListRolloutsRequest(server string) (*http.Request, error) {
+func NewListRolloutsRequest(server string, params *ListRolloutsParams) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -5357,6 +5687,45 @@ func NewListRolloutsRequest(server string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: "int64"}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "state", params.State, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -5470,7 +5839,7 @@ func NewGetSelfRequest(server string) (*http.Request, error) {
 }
 
 // NewListServicesRequest constructs an http.Request for the ListServices method
-func NewListServicesRequest(server string) (*http.Request, error) {
+func NewListServicesRequest(server string, params *ListServicesParams) (*http.Request, error) {
 	var err error
 
 	serverURL, err := url.Parse(server)
@@ -5486,6 +5855,45 @@ func NewListServicesRequest(server string) (*http.Request, error) {
 	queryURL, err := serverURL.Parse(operationPath)
 	if err != nil {
 		return nil, err
+	}
+
+	if params != nil {
+		// queryValues collects non-styled parameters (passthrough, JSON)
+		// that are safe to round-trip through url.Values.Encode().
+		queryValues := queryURL.Query()
+		// rawQueryFragments collects pre-encoded query fragments from
+		// styled parameters, preserving literal commas as delimiters
+		// per the OpenAPI spec (e.g. "color=blue,black,brown").
+		var rawQueryFragments []string
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "from", params.From, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if encoded := queryValues.Encode(); encoded != "" {
+			rawQueryFragments = append(rawQueryFragments, encoded)
+		}
+		queryURL.RawQuery = strings.Join(rawQueryFragments, "&")
 	}
 
 	req, err := http.NewRequest(http.MethodGet, queryURL.String(), nil)
@@ -5692,6 +6100,46 @@ func NewListSitesRequest(server string, params *ListSitesParams) (*http.Request,
 		}
 
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "owner", params.Owner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "group", params.Group, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "host", params.Host, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "upstream", params.Upstream, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -6096,6 +6544,22 @@ func NewListTokensRequest(server string, params *ListTokensParams) (*http.Reques
 			}
 		}
 
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "role", params.Role, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
 		if encoded := queryValues.Encode(); encoded != "" {
 			rawQueryFragments = append(rawQueryFragments, encoded)
 		}
@@ -6331,6 +6795,30 @@ func NewListUpstreamsRequest(server string, params *ListUpstreamsParams) (*http.
 		}
 
 		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "limit", params.Limit, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "integer", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "prefix", params.Prefix, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "owner", params.Owner, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
+			return nil, err
+		} else {
+			for _, qp := range strings.Split(queryFrag, "&") {
+				rawQueryFragments = append(rawQueryFragments, qp)
+			}
+		}
+
+		if queryFrag, err := runtime.StyleParamWithOptions("form", true, "service", params.Service, runtime.StyleParamOptions{ParamLocation: runtime.ParamLocationQuery, Type: "string", Format: ""}); err != nil {
 			return nil, err
 		} else {
 			for _, qp := range strings.Split(queryFrag, "&") {
@@ -6931,10 +7419,12 @@ type ClientWithResponsesInterface interface {
 
 	// ListGatewaysWithResponse List the gateways and what they are doing
 	//
+	// Those that reported lately, sorted by name. `next` is the `from` of the next page, and is absent on the last one.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/gateways (the `ListGateways` operationId).
-	ListGatewaysWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListGatewaysResponse, error)
+	ListGatewaysWithResponse(ctx context.Context, params *ListGatewaysParams, reqEditors ...RequestEditorFn) (*ListGatewaysResponse, error)
 
 	// GetGatewayWithResponse Get a gateway's status
 	//
@@ -6956,8 +7446,8 @@ type ClientWithResponsesInterface interface {
 
 	// ListHistoryWithResponse List the changes of the desired state
 	//
-	// The newest first. `next` is the `from` of the next page, and is absent on the last one. The last 1,000 changes are
-	// kept, and shown for 90 days.
+	// The newest first. `next` is the `from` of the next page, and is absent on the last one. Of the last 1,000 changes, those
+	// of 90 days are kept.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -6966,12 +7456,16 @@ type ClientWithResponsesInterface interface {
 
 	// DiffHistoryWithResponse Tell what differs between the states at two changes
 	//
+	// All changes between the two must still be in the history; if not, the answer is 404.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/history/diff (the `DiffHistory` operationId).
 	DiffHistoryWithResponse(ctx context.Context, params *DiffHistoryParams, reqEditors ...RequestEditorFn) (*DiffHistoryResponse, error)
 
 	// GetHistoryWithResponse Get a change, what it changed, and where it is live
+	//
+	// A change that is not in the history any more is 404, as one that never was; `detail` tells which.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -6991,6 +7485,9 @@ type ClientWithResponsesInterface interface {
 	RevertWithResponse(ctx context.Context, seq SeqInPath, params *RevertParams, reqEditors ...RequestEditorFn) (*RevertResponse, error)
 
 	// ListNodesWithResponse List the nodes that are alive
+	//
+	// Sorted by name, which is service/id; nodes of an upstream's endpoints are listed when their service is named. `next` is
+	// the `from` of the next page, and is absent on the last one.
 	//
 	// Returns a wrapper object for the known response body format(s).
 	//
@@ -7102,7 +7599,7 @@ type ClientWithResponsesInterface interface {
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/rollouts (the `ListRollouts` operationId).
-	ListRolloutsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListRolloutsResponse, error)
+	ListRolloutsWithResponse(ctx context.Context, params *ListRolloutsParams, reqEditors ...RequestEditorFn) (*ListRolloutsResponse, error)
 
 	// GetRolloutWithResponse Get a rollout, and how far each gateway is
 	//
@@ -7127,10 +7624,12 @@ type ClientWithResponsesInterface interface {
 
 	// ListServicesWithResponse List the services that have nodes
 	//
+	// Sorted by name. `next` is the `from` of the next page, and is absent on the last one.
+	//
 	// Returns a wrapper object for the known response body format(s).
 	//
 	// Corresponds with GET /v1/services (the `ListServices` operationId).
-	ListServicesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListServicesResponse, error)
+	ListServicesWithResponse(ctx context.Context, params *ListServicesParams, reqEditors ...RequestEditorFn) (*ListServicesResponse, error)
 
 	// DeleteNodeWithResponse Take a node away on purpose
 	//
@@ -8917,6 +9416,8 @@ type ListGatewaysResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *GatewayList
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
 	ApplicationProblemJSON401 *Unauthorized
 	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
@@ -8930,6 +9431,11 @@ type ListGatewaysResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ListGatewaysResponse) GetJSON200() *GatewayList {
 	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ListGatewaysResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
 }
 
 // GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
@@ -10303,6 +10809,8 @@ type ListRolloutsResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *RolloutList
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
 	ApplicationProblemJSON401 *Unauthorized
 	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
@@ -10316,6 +10824,11 @@ type ListRolloutsResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ListRolloutsResponse) GetJSON200() *RolloutList {
 	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ListRolloutsResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
 }
 
 // GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
@@ -10607,6 +11120,8 @@ type ListServicesResponse struct {
 	HTTPResponse *http.Response
 	// JSON200 the response for an HTTP 200 `application/json` response
 	JSON200 *ServiceList
+	// ApplicationProblemJSON400 the response for an HTTP 400 `application/problem+json` response
+	ApplicationProblemJSON400 *BadRequest
 	// ApplicationProblemJSON401 the response for an HTTP 401 `application/problem+json` response
 	ApplicationProblemJSON401 *Unauthorized
 	// ApplicationProblemJSON503 the response for an HTTP 503 `application/problem+json` response
@@ -10620,6 +11135,11 @@ type ListServicesResponse struct {
 // GetJSON200 returns the response for an HTTP 200 `application/json` response
 func (r ListServicesResponse) GetJSON200() *ServiceList {
 	return r.JSON200
+}
+
+// GetApplicationProblemJSON400 returns the response for an HTTP 400 `application/problem+json` response
+func (r ListServicesResponse) GetApplicationProblemJSON400() *BadRequest {
+	return r.ApplicationProblemJSON400
 }
 
 // GetApplicationProblemJSON401 returns the response for an HTTP 401 `application/problem+json` response
@@ -12811,11 +13331,13 @@ func (c *ClientWithResponses) ExportWithResponse(ctx context.Context, params *Ex
 
 // ListGatewaysWithResponse List the gateways and what they are doing
 //
+// Those that reported lately, sorted by name. `next` is the `from` of the next page, and is absent on the last one.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/gateways (the `ListGateways` operationId).
-func (c *ClientWithResponses) ListGatewaysWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListGatewaysResponse, error) {
-	rsp, err := c.ListGateways(ctx, reqEditors...)
+func (c *ClientWithResponses) ListGatewaysWithResponse(ctx context.Context, params *ListGatewaysParams, reqEditors ...RequestEditorFn) (*ListGatewaysResponse, error) {
+	rsp, err := c.ListGateways(ctx, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -12854,8 +13376,8 @@ func (c *ClientWithResponses) RetryGatewayWithResponse(ctx context.Context, name
 
 // ListHistoryWithResponse List the changes of the desired state
 //
-// The newest first. `next` is the `from` of the next page, and is absent on the last one. The last 1,000 changes are
-// kept, and shown for 90 days.
+// The newest first. `next` is the `from` of the next page, and is absent on the last one. Of the last 1,000 changes, those
+// of 90 days are kept.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -12870,6 +13392,8 @@ func (c *ClientWithResponses) ListHistoryWithResponse(ctx context.Context, param
 
 // DiffHistoryWithResponse Tell what differs between the states at two changes
 //
+// All changes between the two must still be in the history; if not, the answer is 404.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/history/diff (the `DiffHistory` operationId).
@@ -12882,6 +13406,8 @@ func (c *ClientWithResponses) DiffHistoryWithResponse(ctx context.Context, param
 }
 
 // GetHistoryWithResponse Get a change, what it changed, and where it is live
+//
+// A change that is not in the history any more is 404, as one that never was; `detail` tells which.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -12913,6 +13439,9 @@ func (c *ClientWithResponses) RevertWithResponse(ctx context.Context, seq SeqInP
 }
 
 // ListNodesWithResponse List the nodes that are alive
+//
+// Sorted by name, which is service/id; nodes of an upstream's endpoints are listed when their service is named. `next` is
+// the `from` of the next page, and is absent on the last one.
 //
 // Returns a wrapper object for the known response body format(s).
 //
@@ -13084,8 +13613,8 @@ func (c *ClientWithResponses) RestoreWithResponse(ctx context.Context, params *R
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/rollouts (the `ListRollouts` operationId).
-func (c *ClientWithResponses) ListRolloutsWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListRolloutsResponse, error) {
-	rsp, err := c.ListRollouts(ctx, reqEditors...)
+func (c *ClientWithResponses) ListRolloutsWithResponse(ctx context.Context, params *ListRolloutsParams, reqEditors ...RequestEditorFn) (*ListRolloutsResponse, error) {
+	rsp, err := c.ListRollouts(ctx, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -13133,11 +13662,13 @@ func (c *ClientWithResponses) GetSelfWithResponse(ctx context.Context, reqEditor
 
 // ListServicesWithResponse List the services that have nodes
 //
+// Sorted by name. `next` is the `from` of the next page, and is absent on the last one.
+//
 // Returns a wrapper object for the known response body format(s).
 //
 // Corresponds with GET /v1/services (the `ListServices` operationId).
-func (c *ClientWithResponses) ListServicesWithResponse(ctx context.Context, reqEditors ...RequestEditorFn) (*ListServicesResponse, error) {
-	rsp, err := c.ListServices(ctx, reqEditors...)
+func (c *ClientWithResponses) ListServicesWithResponse(ctx context.Context, params *ListServicesParams, reqEditors ...RequestEditorFn) (*ListServicesResponse, error) {
+	rsp, err := c.ListServices(ctx, params, reqEditors...)
 	if err != nil {
 		return nil, err
 	}
@@ -14942,6 +15473,13 @@ func ParseListGatewaysResponse(rsp *http.Response) (*ListGatewaysResponse, error
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
 		var dest Unauthorized
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -16244,6 +16782,13 @@ func ParseListRolloutsResponse(rsp *http.Response) (*ListRolloutsResponse, error
 		}
 		response.JSON200 = &dest
 
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
+
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
 		var dest Unauthorized
 		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
@@ -16505,6 +17050,13 @@ func ParseListServicesResponse(rsp *http.Response) (*ListServicesResponse, error
 			return nil, err
 		}
 		response.JSON200 = &dest
+
+	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 400:
+		var dest BadRequest
+		if err := json.Unmarshal(bodyBytes, &dest); err != nil {
+			return nil, err
+		}
+		response.ApplicationProblemJSON400 = &dest
 
 	case strings.Contains(rsp.Header.Get("Content-Type"), "json") && rsp.StatusCode == 401:
 		var dest Unauthorized
@@ -18315,7 +18867,7 @@ type ServerInterface interface {
 	Export(ctx echo.Context, params ExportParams) error
 	// ListGateways List the gateways and what they are doing
 	// (GET /v1/gateways)
-	ListGateways(ctx echo.Context) error
+	ListGateways(ctx echo.Context, params ListGatewaysParams) error
 	// GetGateway Get a gateway's status
 	// (GET /v1/gateways/{name})
 	GetGateway(ctx echo.Context, name Gateway) error
@@ -18357,7 +18909,7 @@ type ServerInterface interface {
 	Restore(ctx echo.Context, params RestoreParams) error
 	// ListRollouts List the changes that are on their way, and those that were lately
 	// (GET /v1/rollouts)
-	ListRollouts(ctx echo.Context) error
+	ListRollouts(ctx echo.Context, params ListRolloutsParams) error
 	// GetRollout Get a rollout, and how far each gateway is
 	// (GET /v1/rollouts/{seq})
 	GetRollout(ctx echo.Context, seq SeqInPath) error
@@ -18369,7 +18921,7 @@ type ServerInterface interface {
 	GetSelf(ctx echo.Context) error
 	// ListServices List the services that have nodes
 	// (GET /v1/services)
-	ListServices(ctx echo.Context) error
+	ListServices(ctx echo.Context, params ListServicesParams) error
 	// DeleteNode Take a node away on purpose
 	// (DELETE /v1/services/{service}/nodes/{id})
 	DeleteNode(ctx echo.Context, service Service, id NodeID, params DeleteNodeParams) error
@@ -18550,6 +19102,13 @@ func (w *ServerInterfaceWrapper) ListApprovals(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -18734,6 +19293,27 @@ func (w *ServerInterfaceWrapper) ListCertificates(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
+	}
+
+	// ------------- Optional query parameter "owner" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "owner", ctx.QueryParams(), &params.Owner, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter owner: %s", err))
+	}
+
+	// ------------- Optional query parameter "expiresBefore" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "expiresBefore", ctx.QueryParams(), &params.ExpiresBefore, runtime.BindQueryParameterOptions{Type: "string", Format: "date-time"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter expiresBefore: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -19043,8 +19623,45 @@ func (w *ServerInterfaceWrapper) Export(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) ListGateways(ctx echo.Context) error {
 	var err error
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListGatewaysParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
+	}
+
+	// ------------- Optional query parameter "group" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "group", ctx.QueryParams(), &params.Group, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// ------------- Optional query parameter "phase" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "phase", ctx.QueryParams(), &params.Phase, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter phase: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.ListGateways(ctx)
+	err = w.Handler.ListGateways(ctx, params)
 	return err
 }
 
@@ -19222,11 +19839,60 @@ func (w *ServerInterfaceWrapper) ListNodes(ctx echo.Context) error {
 
 	// Parameter object where we will unmarshal all parameters from the context
 	var params ListNodesParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
+	}
+
 	// ------------- Optional query parameter "service" -------------
 
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "service", ctx.QueryParams(), &params.Service, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter service: %s", err))
+	}
+
+	// ------------- Optional query parameter "zone" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "zone", ctx.QueryParams(), &params.Zone, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter zone: %s", err))
+	}
+
+	// ------------- Optional query parameter "tag" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "tag", ctx.QueryParams(), &params.Tag, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter tag: %s", err))
+	}
+
+	// ------------- Optional query parameter "address" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "address", ctx.QueryParams(), &params.Address, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter address: %s", err))
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", ctx.QueryParams(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter state: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -19252,6 +19918,34 @@ func (w *ServerInterfaceWrapper) ListOverrides(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
+	}
+
+	// ------------- Optional query parameter "owner" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "owner", ctx.QueryParams(), &params.Owner, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter owner: %s", err))
+	}
+
+	// ------------- Optional query parameter "service" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "service", ctx.QueryParams(), &params.Service, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter service: %s", err))
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", ctx.QueryParams(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter state: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -19589,8 +20283,31 @@ func (w *ServerInterfaceWrapper) Restore(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) ListRollouts(ctx echo.Context) error {
 	var err error
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListRolloutsParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "integer", Format: "int64"})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "state" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "state", ctx.QueryParams(), &params.State, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter state: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.ListRollouts(ctx)
+	err = w.Handler.ListRollouts(ctx, params)
 	return err
 }
 
@@ -19647,8 +20364,31 @@ func (w *ServerInterfaceWrapper) GetSelf(ctx echo.Context) error {
 func (w *ServerInterfaceWrapper) ListServices(ctx echo.Context) error {
 	var err error
 
+	// Parameter object where we will unmarshal all parameters from the context
+	var params ListServicesParams
+	// ------------- Optional query parameter "from" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "from", ctx.QueryParams(), &params.From, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter from: %s", err))
+	}
+
+	// ------------- Optional query parameter "limit" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
-	err = w.Handler.ListServices(ctx)
+	err = w.Handler.ListServices(ctx, params)
 	return err
 }
 
@@ -19751,6 +20491,41 @@ func (w *ServerInterfaceWrapper) ListSites(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
+	}
+
+	// ------------- Optional query parameter "owner" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "owner", ctx.QueryParams(), &params.Owner, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter owner: %s", err))
+	}
+
+	// ------------- Optional query parameter "group" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "group", ctx.QueryParams(), &params.Group, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter group: %s", err))
+	}
+
+	// ------------- Optional query parameter "host" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "host", ctx.QueryParams(), &params.Host, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter host: %s", err))
+	}
+
+	// ------------- Optional query parameter "upstream" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "upstream", ctx.QueryParams(), &params.Upstream, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter upstream: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -20016,6 +20791,20 @@ func (w *ServerInterfaceWrapper) ListTokens(ctx echo.Context) error {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
 	}
 
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
+	}
+
+	// ------------- Optional query parameter "role" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "role", ctx.QueryParams(), &params.Role, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter role: %s", err))
+	}
+
 	// Invoke the callback with all the unmarshaled arguments
 	err = w.Handler.ListTokens(ctx, params)
 	return err
@@ -20138,6 +20927,27 @@ func (w *ServerInterfaceWrapper) ListUpstreams(ctx echo.Context) error {
 	err = runtime.BindQueryParameterWithOptions("form", true, false, "limit", ctx.QueryParams(), &params.Limit, runtime.BindQueryParameterOptions{Type: "integer", Format: ""})
 	if err != nil {
 		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter limit: %s", err))
+	}
+
+	// ------------- Optional query parameter "prefix" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "prefix", ctx.QueryParams(), &params.Prefix, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter prefix: %s", err))
+	}
+
+	// ------------- Optional query parameter "owner" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "owner", ctx.QueryParams(), &params.Owner, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter owner: %s", err))
+	}
+
+	// ------------- Optional query parameter "service" -------------
+
+	err = runtime.BindQueryParameterWithOptions("form", true, false, "service", ctx.QueryParams(), &params.Service, runtime.BindQueryParameterOptions{Type: "string", Format: ""})
+	if err != nil {
+		return echo.NewHTTPError(http.StatusBadRequest, fmt.Sprintf("Invalid format for parameter service: %s", err))
 	}
 
 	// Invoke the callback with all the unmarshaled arguments
@@ -22600,6 +23410,7 @@ func (response ExportdefaultApplicationProblemPlusJSONResponse) VisitExportRespo
 }
 
 type ListGatewaysRequestObject struct {
+	Params ListGatewaysParams
 }
 
 type ListGatewaysResponseObject interface {
@@ -22616,6 +23427,22 @@ func (response ListGateways200JSONResponse) VisitListGatewaysResponse(w http.Res
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListGateways400ApplicationProblemPlusJSONResponse struct {
+	BadRequestApplicationProblemPlusJSONResponse
+}
+
+func (response ListGateways400ApplicationProblemPlusJSONResponse) VisitListGatewaysResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(400)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -24386,6 +25213,7 @@ func (response RestoredefaultApplicationProblemPlusJSONResponse) VisitRestoreRes
 }
 
 type ListRolloutsRequestObject struct {
+	Params ListRolloutsParams
 }
 
 type ListRolloutsResponseObject interface {
@@ -24402,6 +25230,22 @@ func (response ListRollouts200JSONResponse) VisitListRolloutsResponse(w http.Res
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListRollouts400ApplicationProblemPlusJSONResponse struct {
+	BadRequestApplicationProblemPlusJSONResponse
+}
+
+func (response ListRollouts400ApplicationProblemPlusJSONResponse) VisitListRolloutsResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(400)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -24752,6 +25596,7 @@ func (response GetSelfdefaultApplicationProblemPlusJSONResponse) VisitGetSelfRes
 }
 
 type ListServicesRequestObject struct {
+	Params ListServicesParams
 }
 
 type ListServicesResponseObject interface {
@@ -24768,6 +25613,22 @@ func (response ListServices200JSONResponse) VisitListServicesResponse(w http.Res
 	}
 	w.Header().Set("Content-Type", "application/json")
 	w.WriteHeader(200)
+	_, err := buf.WriteTo(w)
+	return err
+}
+
+type ListServices400ApplicationProblemPlusJSONResponse struct {
+	BadRequestApplicationProblemPlusJSONResponse
+}
+
+func (response ListServices400ApplicationProblemPlusJSONResponse) VisitListServicesResponse(w http.ResponseWriter) error {
+
+	var buf bytes.Buffer
+	if err := json.NewEncoder(&buf).Encode(response); err != nil {
+		return err
+	}
+	w.Header().Set("Content-Type", "application/problem+json")
+	w.WriteHeader(400)
 	_, err := buf.WriteTo(w)
 	return err
 }
@@ -27932,8 +28793,10 @@ func (sh *strictHandler) Export(ctx echo.Context, params ExportParams) error {
 }
 
 // ListGateways operation middleware
-func (sh *strictHandler) ListGateways(ctx echo.Context) error {
+func (sh *strictHandler) ListGateways(ctx echo.Context, params ListGatewaysParams) error {
 	var request ListGatewaysRequestObject
+
+	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.ListGateways(ctx.Request().Context(), request.(ListGatewaysRequestObject))
@@ -28357,8 +29220,10 @@ func (sh *strictHandler) Restore(ctx echo.Context, params RestoreParams) error {
 }
 
 // ListRollouts operation middleware
-func (sh *strictHandler) ListRollouts(ctx echo.Context) error {
+func (sh *strictHandler) ListRollouts(ctx echo.Context, params ListRolloutsParams) error {
 	var request ListRolloutsRequestObject
+
+	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.ListRollouts(ctx.Request().Context(), request.(ListRolloutsRequestObject))
@@ -28454,8 +29319,10 @@ func (sh *strictHandler) GetSelf(ctx echo.Context) error {
 }
 
 // ListServices operation middleware
-func (sh *strictHandler) ListServices(ctx echo.Context) error {
+func (sh *strictHandler) ListServices(ctx echo.Context, params ListServicesParams) error {
 	var request ListServicesRequestObject
+
+	request.Params = params
 
 	handler := func(ctx echo.Context, request interface{}) (interface{}, error) {
 		return sh.ssi.ListServices(ctx.Request().Context(), request.(ListServicesRequestObject))

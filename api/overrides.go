@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 
@@ -24,14 +25,29 @@ func checkNode(service, id string) []spec.FieldError {
 	return nil
 }
 
+// serviceOf returns the service of the node that an override is about.
+func serviceOf(name string) string {
+	service, _, _ := spec.SplitNode(name)
+	return service
+}
+
 // ListOverrides implements StrictServerInterface.
 func (s *Server) ListOverrides(ctx context.Context, r ListOverridesRequestObject) (ListOverridesResponseObject, error) {
-	p, err := list[spec.Override](ctx, s, registry.KindOverride, r.Params.From, r.Params.Limit)
+	p := r.Params
+	l, err := newListing(p.From, p.Prefix, p.Limit)
+	if err := cmp.Or(err, checkParameter("owner", p.Owner), checkServiceParameter(p.Service), checkChoice("state", p.State, spec.States()...)); err != nil {
+		return nil, err
+	}
+	var f filters[named[spec.Override]]
+	f.add(p.Owner != "", func(n named[spec.Override]) bool { return n.Spec.Owner == p.Owner })
+	f.add(p.Service != "", func(n named[spec.Override]) bool { return serviceOf(n.Name) == p.Service })
+	f.add(p.State != "", func(n named[spec.Override]) bool { return n.Spec.WithDefaults().State == p.State })
+	page, err := list[spec.Override](ctx, s, registry.KindOverride, l, f)
 	if err != nil {
 		return nil, err
 	}
-	items := each(p.items, func(n named[spec.Override]) NamedOverride { return NamedOverride(n) })
-	return ListOverrides200JSONResponse{Items: items, Next: p.next, Seq: p.seq}, nil
+	items := convert(page.items, func(n named[spec.Override]) NamedOverride { return NamedOverride(n) })
+	return ListOverrides200JSONResponse{Items: items, Next: page.next, Seq: page.seq}, nil
 }
 
 // GetOverride implements StrictServerInterface.

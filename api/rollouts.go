@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -34,7 +35,12 @@ func (s *Server) paceOf(ctx context.Context, p plan) (*registry.RolloutSettings,
 }
 
 // ListRollouts implements StrictServerInterface.
-func (s *Server) ListRollouts(ctx context.Context, _ ListRolloutsRequestObject) (ListRolloutsResponseObject, error) {
+func (s *Server) ListRollouts(ctx context.Context, r ListRolloutsRequestObject) (ListRolloutsResponseObject, error) {
+	p := r.Params
+	l, err := newListing("", "", p.Limit)
+	if err := cmp.Or(err, checkFromSeq(p.From), checkChoice("state", p.State, registry.RolloutStates()...)); err != nil {
+		return nil, err
+	}
 	page, err := s.registry.List(ctx, registry.KindRollout, "", 0)
 	if err != nil {
 		return nil, s.fault(err)
@@ -43,16 +49,23 @@ func (s *Server) ListRollouts(ctx context.Context, _ ListRolloutsRequestObject) 
 	if err != nil {
 		return nil, err
 	}
-	items := []Rollout{}
+	out := ListRollouts200JSONResponse{Items: []Rollout{}}
 	for _, o := range slices.Backward(page.Objects) {
 		r, err := registry.DecodeRollout(o.Value)
 		if err != nil {
 			s.log.Warn("a rollout was left out of a list", "object", o.Ref().String(), "error", err)
 			continue
 		}
-		items = append(items, rolloutOf(r, fleet))
+		if p.From > 0 && r.Seq > registry.Seq(p.From) || p.State != "" && r.State != p.State {
+			continue
+		}
+		if len(out.Items) == l.limit {
+			out.Next = int64(r.Seq)
+			break
+		}
+		out.Items = append(out.Items, rolloutOf(r, fleet))
 	}
-	return ListRollouts200JSONResponse{Items: items}, nil
+	return out, nil
 }
 
 // fleet returns the state of all gateways.

@@ -75,6 +75,7 @@ type Server struct {
 	reserved   reserved
 	pace       registry.RolloutSettings
 	beats      beats
+	readings   *controlplane.Readings
 	metrics    *metrics
 	docs       func() (docsPage, error)
 	closing    chan struct{} // closed by Close
@@ -100,7 +101,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		registry: o.Registry, local: o.Local, log: o.Logger, auditLog: o.Audit,
 		open: o.Token == "" && len(o.Subjects) == 0, token: o.Token, subjects: o.Subjects, operations: operations, reserved: own, pace: o.Rollouts,
-		tokens: tokenCache{registry: o.Registry, known: map[string]knownToken{}}, limits: newLimits(),
+		tokens: tokenCache{registry: o.Registry, known: map[string]knownToken{}}, limits: newLimits(), readings: controlplane.NewReadings(),
 	}
 	s.metrics, s.docs, s.closing = newMetrics(s), sync.OnceValues(newDocs), make(chan struct{})
 	e := echo.New()

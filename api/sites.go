@@ -1,7 +1,11 @@
 package api
 
 import (
+	"cmp"
 	"context"
+	"net/http"
+	"slices"
+	"strings"
 
 	"sluice/controlplane/spec"
 	"sluice/registry"
@@ -13,12 +17,22 @@ func siteRef(name string) registry.Ref {
 
 // ListSites implements StrictServerInterface.
 func (s *Server) ListSites(ctx context.Context, r ListSitesRequestObject) (ListSitesResponseObject, error) {
-	p, err := list[spec.Site](ctx, s, registry.KindSite, r.Params.From, r.Params.Limit)
+	p := r.Params
+	l, err := newListing(p.From, p.Prefix, p.Limit)
+	if err := cmp.Or(err, checkParameter("owner", p.Owner), checkParameter("group", p.Group), checkHost(p.Host), checkParameter("upstream", p.Upstream)); err != nil {
+		return nil, err
+	}
+	var f filters[named[spec.Site]]
+	f.add(p.Owner != "", func(n named[spec.Site]) bool { return n.Spec.Owner == p.Owner })
+	f.add(p.Group != "", func(n named[spec.Site]) bool { return slices.Contains(n.Spec.WithDefaults().Groups, p.Group) })
+	f.add(p.Host != "", func(n named[spec.Site]) bool { return serves(n.Spec, strings.ToLower(p.Host)) })
+	f.add(p.Upstream != "", func(n named[spec.Site]) bool { return leadsTo(n.Spec, p.Upstream) })
+	page, err := list[spec.Site](ctx, s, registry.KindSite, l, f)
 	if err != nil {
 		return nil, err
 	}
-	items := each(p.items, func(n named[spec.Site]) NamedSite { return NamedSite(n) })
-	return ListSites200JSONResponse{Items: items, Next: p.next, Seq: p.seq}, nil
+	items := convert(page.items, func(n named[spec.Site]) NamedSite { return NamedSite(n) })
+	return ListSites200JSONResponse{Items: items, Next: page.next, Seq: page.seq}, nil
 }
 
 // GetSite implements StrictServerInterface.
@@ -43,4 +57,24 @@ func (s *Server) PatchSite(ctx context.Context, r PatchSiteRequestObject) (Patch
 // DeleteSite implements StrictServerInterface.
 func (s *Server) DeleteSite(ctx context.Context, r DeleteSiteRequestObject) (DeleteSiteResponseObject, error) {
 	return s.remove(ctx, siteRef(r.Name), deleting(r.Params))
+}
+
+// checkHost says what is wrong with the host that a request selects by.
+func checkHost(host string) error {
+	if strings.ContainsAny(host, ":/ ") {
+		return problemf(http.StatusBadRequest, "host: %q is not a host name: give it without a scheme, a port and a path, as chat.example.com", host)
+	}
+	return nil
+}
+
+// serves reports whether a site has the host, by a wildcard too.
+func serves(site spec.Site, host string) bool {
+	return slices.ContainsFunc(site.Hosts, func(h string) bool {
+		rest, wild := strings.CutPrefix(h, "*")
+		return h == host || wild && strings.HasSuffix(host, rest) && len(host) > len(rest)
+	})
+}
+
+func leadsTo(site spec.Site, upstream string) bool {
+	return slices.ContainsFunc(site.Routes, func(r spec.Route) bool { return r.Upstream == upstream })
 }

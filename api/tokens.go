@@ -1,6 +1,7 @@
 package api
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,12 +16,19 @@ func tokenRef(name string) registry.Ref { return registry.Ref{Kind: registry.Kin
 
 // ListTokens implements StrictServerInterface.
 func (s *Server) ListTokens(ctx context.Context, r ListTokensRequestObject) (ListTokensResponseObject, error) {
-	p, err := list[spec.Token](ctx, s, registry.KindToken, r.Params.From, r.Params.Limit)
+	p := r.Params
+	l, err := newListing(p.From, p.Prefix, p.Limit)
+	if err := cmp.Or(err, checkChoice("role", p.Role, spec.Roles()...)); err != nil {
+		return nil, err
+	}
+	var f filters[named[spec.Token]]
+	f.add(p.Role != "", func(n named[spec.Token]) bool { return n.Spec.Role == p.Role })
+	page, err := list[spec.Token](ctx, s, registry.KindToken, l, f)
 	if err != nil {
 		return nil, err
 	}
-	items := each(p.items, func(n named[spec.Token]) NamedToken { return namedToken(n.Name, n.Spec) })
-	return ListTokens200JSONResponse{Items: items, Next: p.next, Seq: p.seq}, nil
+	items := convert(page.items, func(n named[spec.Token]) NamedToken { return namedToken(n.Name, n.Spec) })
+	return ListTokens200JSONResponse{Items: items, Next: page.next, Seq: page.seq}, nil
 }
 
 // namedToken leaves the hash out: it is of no use to anybody who may read it.

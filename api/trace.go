@@ -40,11 +40,11 @@ func (t *tracer) step(name string, ok bool, format string, args ...any) {
 }
 
 func (t *tracer) run(ctx context.Context, s *Server) error {
-	nodes, err := s.registry.ListNodes(ctx, t.service)
+	page, err := s.registry.ListNodes(ctx, t.service, "", 0)
 	if err != nil {
 		return s.fault(err)
 	}
-	for _, n := range nodes {
+	for _, n := range page.Nodes {
 		if n.ID == t.id {
 			t.node = &n
 		}
@@ -55,7 +55,7 @@ func (t *tracer) run(ctx context.Context, s *Server) error {
 	}
 	snapshot, _ := s.local.Snapshot()
 	t.registered(snapshot, gateways)
-	t.address(nodes)
+	t.address(page.Nodes)
 	if err := t.used(ctx, s); err != nil {
 		return err
 	}

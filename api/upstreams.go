@@ -1,8 +1,10 @@
 package api
 
 import (
+	"cmp"
 	"context"
 
+	"sluice/controlplane"
 	"sluice/controlplane/spec"
 	"sluice/registry"
 )
@@ -13,12 +15,22 @@ func upstreamRef(name string) registry.Ref {
 
 // ListUpstreams implements StrictServerInterface.
 func (s *Server) ListUpstreams(ctx context.Context, r ListUpstreamsRequestObject) (ListUpstreamsResponseObject, error) {
-	p, err := list[spec.Upstream](ctx, s, registry.KindUpstream, r.Params.From, r.Params.Limit)
+	p := r.Params
+	l, err := newListing(p.From, p.Prefix, p.Limit)
+	if err := cmp.Or(err, checkParameter("owner", p.Owner), checkServiceParameter(p.Service)); err != nil {
+		return nil, err
+	}
+	var f filters[named[spec.Upstream]]
+	f.add(p.Owner != "", func(n named[spec.Upstream]) bool { return n.Spec.Owner == p.Owner })
+	f.add(p.Service != "", func(n named[spec.Upstream]) bool {
+		return controlplane.UpstreamService(n.Spec.WithDefaults(n.Name)) == p.Service
+	})
+	page, err := list[spec.Upstream](ctx, s, registry.KindUpstream, l, f)
 	if err != nil {
 		return nil, err
 	}
-	items := each(p.items, func(n named[spec.Upstream]) NamedUpstream { return NamedUpstream(n) })
-	return ListUpstreams200JSONResponse{Items: items, Next: p.next, Seq: p.seq}, nil
+	items := convert(page.items, func(n named[spec.Upstream]) NamedUpstream { return NamedUpstream(n) })
+	return ListUpstreams200JSONResponse{Items: items, Next: page.next, Seq: page.seq}, nil
 }
 
 // GetUpstream implements StrictServerInterface.

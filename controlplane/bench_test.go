@@ -52,3 +52,25 @@ func BenchmarkCompile(b *testing.B) {
 		}
 	})
 }
+
+// BenchmarkCompileElsewhere compiles 10,000 sites of another group, of which one changed: read anew, and with what was read before.
+func BenchmarkCompileElsewhere(b *testing.B) {
+	var s registry.Snapshot
+	site := func(i, host int) registry.Object {
+		value := fmt.Appendf(nil, `{"groups":["other"],"hosts":["h%d.example.com"],"listeners":[{"port":8080}],"routes":[{"path":"/socket.io/","kind":"socketio","upstream":"io"}]}`, host)
+		return registry.Object{Kind: registry.KindSite, Name: fmt.Sprintf("s%05d", i), Seq: 1, Value: value}
+	}
+	for i := range 10_000 {
+		s.Objects = append(s.Objects, site(i, i))
+	}
+	for name, readings := range map[string]*controlplane.Readings{"anew": nil, "again": controlplane.NewReadings()} {
+		b.Run(name, func(b *testing.B) {
+			for i := 0; b.Loop(); i++ {
+				s.Objects[7] = site(7, 20_000+i)
+				if c := controlplane.Compile(s, controlplane.Good{}, controlplane.Facts{Group: "default", Readings: readings}); len(c.Problems) > 0 {
+					b.Fatal(c.Problems)
+				}
+			}
+		})
+	}
+}

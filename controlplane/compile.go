@@ -14,11 +14,12 @@ import (
 // Facts is what Compile must know besides the Snapshot.
 type Facts struct {
 	Rendering
-	Group   string // the sites that name it are this gateway's
-	Files   map[string]FileFact
-	Refused map[Version]string // what nginx did not take, and its words
-	Rulings map[string]Ruling  // of the guard, by upstream; without one, all registered nodes are up
-	Growing map[string]bool    // upstreams that are being rolled out: see wantSlots
+	Group    string // the sites that name it are this gateway's
+	Files    map[string]FileFact
+	Refused  map[Version]string // what nginx did not take, and its words
+	Rulings  map[string]Ruling  // of the guard, by upstream; without one, all registered nodes are up
+	Growing  map[string]bool    // upstreams that are being rolled out: see wantSlots
+	Readings *Readings          // of earlier compiles, which save time; nil reads everything anew
 }
 
 // Rendering is how a gateway writes down what it serves. It is in its report: from that, any instance can tell what a change would do
@@ -67,7 +68,7 @@ func Compile(s registry.Snapshot, good Good, f Facts) Compiled {
 		snapshot:     s,
 		good:         good,
 		facts:        f,
-		used:         Good{Objects: map[registry.Ref]registry.Object{}, Files: map[string][]byte{}},
+		used:         Good{Objects: make(map[registry.Ref]registry.Object, len(s.Objects)), Files: map[string][]byte{}},
 		objects:      make(map[registry.Ref]registry.Object, len(s.Objects)),
 		upstreams:    map[string]*upstream{},
 		certificates: map[string]*certificate{},
@@ -78,6 +79,7 @@ func Compile(s registry.Snapshot, good Good, f Facts) Compiled {
 	for _, o := range s.Objects {
 		c.objects[o.Ref()] = o
 	}
+	f.Readings.Forget(len(s.Objects))
 	c.readOverrides()
 	c.addSites()
 	return c.result()
@@ -217,7 +219,7 @@ func (c *compiler) readOverrides() {
 			continue
 		}
 		c.choose(o.Ref(), func(o registry.Object) []spec.FieldError {
-			override, faults := read[spec.Override](o)
+			override, faults := Recall[spec.Override](c.facts.Readings, o)
 			if len(faults) == 0 {
 				c.overrides[o.Name] = override
 			}

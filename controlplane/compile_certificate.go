@@ -70,7 +70,7 @@ func (c *compiler) certificate(name string) *certificate {
 	}
 	var cert *certificate
 	c.choose(registry.Ref{Kind: registry.KindCertificate, Name: name}, func(o registry.Object) []spec.FieldError {
-		value, faults := read[spec.Certificate](o)
+		value, faults := Recall[spec.Certificate](c.facts.Readings, o)
 		if len(faults) > 0 {
 			return faults
 		}

@@ -26,9 +26,12 @@ func (c *compiler) addSites() {
 	slices.SortStableFunc(refs, func(a, b registry.Object) int { return cmp.Compare(a.Seq, b.Seq) })
 	for _, o := range refs {
 		c.choose(o.Ref(), func(o registry.Object) []spec.FieldError {
-			site, faults := read[spec.Site](o)
+			site, faults := Recall[spec.Site](c.facts.Readings, o)
 			if len(faults) > 0 {
 				return faults
+			}
+			if len(site.Groups) > 0 && !slices.Contains(site.Groups, c.facts.Group) {
+				return nil // without the work of the defaults: most sites of a large fleet may be elsewhere
 			}
 			site = site.WithDefaults()
 			if !slices.Contains(site.Groups, c.facts.Group) {

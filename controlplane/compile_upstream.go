@@ -33,7 +33,7 @@ func (c *compiler) upstream(name string) *upstream {
 	}
 	var u *upstream
 	c.choose(registry.Ref{Kind: registry.KindUpstream, Name: name}, func(o registry.Object) []spec.FieldError {
-		value, faults := read[spec.Upstream](o)
+		value, faults := Recall[spec.Upstream](c.facts.Readings, o)
 		if len(faults) == 0 {
 			u = c.compileUpstream(name, value.WithDefaults(name))
 		}

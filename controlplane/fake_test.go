@@ -34,6 +34,8 @@ type fakeRegistry struct {
 	commits []registry.Tx
 
 	rollouts map[registry.Seq]registry.Rollout
+	tidied   []time.Time // what TidyHistory was called with
+	untidy   int         // how often there is more
 }
 
 func (r *fakeRegistry) Watch(ctx context.Context, _ func(registry.Object) []string, out chan<- registry.Snapshot) error {
@@ -78,6 +80,14 @@ func (r *fakeRegistry) Commit(_ context.Context, tx registry.Tx) (registry.Commi
 	defer r.mu.Unlock()
 	r.commits = append(r.commits, tx)
 	return registry.Committed{Seq: r.seq + 1}, nil
+}
+
+func (r *fakeRegistry) TidyHistory(_ context.Context, before time.Time) (bool, error) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.tidied = append(r.tidied, before)
+	r.untidy--
+	return r.untidy >= 0, r.listErr
 }
 
 func (r *fakeRegistry) Get(_ context.Context, ref registry.Ref) (registry.Object, error) {

@@ -22,14 +22,16 @@ const (
 	crewFirst   = 3                      // gateways that carry a rollout on at the full pace
 	maxJitter   = 200 * time.Millisecond // of an apply after a calm, so that not all gateways of a group reload in one moment
 	keepEnded   = 20                     // rollouts that have ended, for people to look at
+	tidyEvery   = time.Hour              // the history is looked through for what is too old
 )
 
-// crew is what a gateway does for the fleet: it carries rollouts on, as every other gateway does.
+// crew is what a gateway does for the fleet, as every other gateway does: it carries rollouts on, and tidies the history.
 type crew struct {
 	*Controller
 	poke     chan struct{}                      // capacity 1: a rollout, or this gateway's part in one, is another
 	rollouts atomic.Pointer[[]registry.Rollout] // of the newest Snapshot, sorted by seq
 	peers    atomic.Int32                       // other gateways of the group
+	tidyNext time.Time                          // when the history is looked through again
 }
 
 // take notes the rollouts of a Snapshot.
@@ -89,9 +91,10 @@ func (c *crew) pass(ctx context.Context) (time.Duration, error) {
 	if err != nil {
 		return crewCalm, err
 	}
+	err = c.tidyHistory(ctx)
 	all := c.rollouts.Load()
 	if all == nil {
-		return crewCalm, nil
+		return crewCalm, err
 	}
 	active := slices.DeleteFunc(slices.Clone(*all), func(r registry.Rollout) bool { return r.HasEnded() })
 	for i, r := range active {
@@ -100,7 +103,7 @@ func (c *crew) pass(ctx context.Context) (time.Duration, error) {
 		}
 	}
 	if len(active) == 0 {
-		return crewCalm, c.tidy(ctx, *all)
+		return crewCalm, errors.Join(err, c.tidy(ctx, *all))
 	}
 	err = errors.Join(err, c.step(ctx, active, fleet))
 	rank := slices.IndexFunc(fleet, func(s Status) bool { return s.Gateway == c.Gateway })
@@ -191,4 +194,17 @@ func (c *crew) tidy(ctx context.Context, ended []registry.Rollout) error {
 		}
 	}
 	return nil
+}
+
+// tidyHistory deletes some of what is too old, at each pass until there is no more.
+func (c *crew) tidyHistory(ctx context.Context) error {
+	now := time.Now()
+	if now.Before(c.tidyNext) {
+		return nil
+	}
+	more, err := c.Registry.TidyHistory(ctx, now.Add(-registry.HistoryAge))
+	if err == nil && !more {
+		c.tidyNext = now.Add(registry.Jitter(tidyEvery))
+	}
+	return err
 }

@@ -55,6 +55,8 @@ func (v listView) Get(context.Context, registry.Ref) (registry.Object, error) {
 	return registry.Object{}, registry.ErrNotFound
 }
 
+func (v listView) Seq() registry.Seq { return 0 }
+
 func (v listView) List(_ context.Context, kind registry.Kind) ([]registry.Object, error) {
 	return slices.DeleteFunc(slices.Clone([]registry.Object(v)), func(o registry.Object) bool { return o.Kind != kind }), nil
 }

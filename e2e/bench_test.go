@@ -62,7 +62,7 @@ func TestBench(t *testing.T) {
 		bench func(*testing.T, *report)
 	}{
 		{"propagation", benchPropagation}, {"beside", benchBeside}, {"churn", benchChurn}, {"compile", benchCompile}, {"throughput", benchThroughput},
-		{"websockets", benchWebSockets}, {"idle", benchIdle},
+		{"websockets", benchWebSockets}, {"idle", benchIdle}, {"api", benchAPI}, {"beats", benchBeats},
 	} {
 		t.Run(part.name, func(t *testing.T) { part.bench(t, r) })
 	}

@@ -165,6 +165,8 @@ func (v afterView) Get(ctx context.Context, ref Ref) (Object, error) {
 	}
 }
 
+func (v afterView) Seq() Seq { return v.base.Seq() }
+
 func (v afterView) List(ctx context.Context, kind Kind) ([]Object, error) {
 	base, err := v.base.List(ctx, kind)
 	if err != nil {

@@ -47,6 +47,8 @@ func TestPlanExpired(t *testing.T) {
 // state is a View of fixed objects.
 type state []registry.Object
 
+func (s state) Seq() registry.Seq { return 1 }
+
 func (s state) Get(_ context.Context, ref registry.Ref) (registry.Object, error) {
 	for _, o := range s {
 		if o.Ref() == ref {

@@ -154,6 +154,9 @@ type Store interface {
 	// nothing commits nothing and returns the current Seq with Unchanged set. Errors: *ConflictError when an expectation
 	// does not hold, *TooLargeError when tx is beyond the limits, ErrAway, and what tx.Check returned.
 	Commit(ctx context.Context, tx Tx) (Committed, error)
+	// TidyHistory deletes history entries that were written before a time, the oldest first and at most MaxTidied of them, and
+	// reports whether there may be more. Several may do so at once: an entry that was written anew since it was looked at stays.
+	TidyHistory(ctx context.Context, before time.Time) (more bool, err error)
 }
 
 // Limits of one transaction, the same for all registries. Both etcd and Consul take 128 operations; Consul's limit of
@@ -163,6 +166,13 @@ const (
 	MaxTxBytes   = 350_000
 	MaxHistory   = 1000 // entries that are kept
 )
+
+// MaxTidied is how many history entries one TidyHistory deletes: Consul takes 128 operations.
+const MaxTidied = 100
+
+// HistoryAge is how long a history entry is kept, if MaxHistory newer ones do not take its place before. Each gateway looks for
+// those that are older.
+const HistoryAge = 90 * 24 * time.Hour
 
 // Tx is a change of the desired state.
 type Tx struct {
@@ -197,6 +207,7 @@ type Committed struct {
 type View interface {
 	Get(ctx context.Context, ref Ref) (Object, error) // or ErrNotFound
 	List(ctx context.Context, kind Kind) ([]Object, error)
+	Seq() Seq // of the state, without the change that is being checked
 }
 
 // Change is a history entry, the value of a KindHistory object.
@@ -230,8 +241,17 @@ type Nodes interface {
 	// Remove takes a node away on purpose and leaves a tombstone. With an incarnation, only that one is removed; a node that
 	// is not there (any more) is ErrNotFound.
 	Remove(ctx context.Context, ref NodeRef) error
-	// ListNodes returns the nodes of a service, or all of them when service is empty, sorted. It is linearizable.
-	ListNodes(ctx context.Context, service string) ([]Node, error)
+	// ListNodes returns up to limit nodes of a service, or of all of them when service is empty, whose name (service/id) is at
+	// least from, sorted by name. It is linearizable. limit 0 means all.
+	ListNodes(ctx context.Context, service, from string, limit int) (NodePage, error)
+	// GetNode returns a node, of whichever incarnation, or ErrNotFound. It is linearizable.
+	GetNode(ctx context.Context, ref NodeRef) (Node, error)
+}
+
+// NodePage is a part of a list of nodes.
+type NodePage struct {
+	Nodes []Node // sorted by name
+	Next  string // the from of the next page; empty at the end
 }
 
 // Slotter keeps the slot tables.

@@ -164,7 +164,7 @@ func (f *doctorFlags) examineFleet(ctx context.Context) []finding {
 		return []finding{{fail, "api", err.Error(), ""}}
 	}
 	began := time.Now()
-	resp, err := client.ListGatewaysWithResponse(ctx)
+	resp, err := client.ListGatewaysWithResponse(ctx, &api.ListGatewaysParams{})
 	took := time.Since(began)
 	if err := api.Check(resp, err); err != nil {
 		return []finding{{fail, "api", err.Error(), "is sluice running? --api names its address, --local leaves it out"}}
@@ -250,7 +250,7 @@ func examineGateways(gateways []controlplane.Status, now time.Time) []finding {
 const maxServices = 149
 
 func examineServices(ctx context.Context, client apiClient) []finding {
-	resp, err := client.ListServicesWithResponse(ctx)
+	resp, err := client.ListServicesWithResponse(ctx, &api.ListServicesParams{})
 	if err := api.Check(resp, err); err != nil {
 		return []finding{{fail, "services", err.Error(), "look at the registry"}}
 	}

@@ -30,22 +30,29 @@ func newGetCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "get KIND[/NAME]",
 		Short: "List objects, nodes and gateways, or show one",
-		Long:  "List objects, nodes and gateways, or show one.\n\n" + kindsHelp,
+		Long:  "List objects, nodes and gateways, all or those that flags select (of several flags, all must hold), or show one.\n\n" + kindsHelp,
 		Example: `  sluice get sites
   sluice get node/io/n1
-  sluice get upstream/chat -o yaml`,
+  sluice get upstream/chat -o yaml
+  sluice get nodes --service io --state unhealthy
+  sluice get certificates --expires-before 720h`,
 		Args:              cobra.RangeArgs(1, 2),
 		ValidArgsFunction: f.complete,
 		RunE: func(cmd *cobra.Command, args []string) error {
+			selected := filtersOf(cmd.Flags())
 			client, t, err := f.prepare(cmd, args)
 			if err != nil {
 				return err
 			}
-			return f.get(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), client, t)
+			if err := selected.check(t); err != nil {
+				return err
+			}
+			return f.get(cmd.Context(), cmd.OutOrStdout(), cmd.ErrOrStderr(), client, t, selected)
 		},
 	}
 	f.client.register(cmd.Flags())
 	f.output.register(cmd)
+	registerFilters(cmd.Flags())
 	return cmd
 }
 
@@ -126,10 +133,10 @@ func (f *getFlags) prepare(cmd *cobra.Command, args []string) (apiClient, target
 // complete offers kinds, and the names of what there is.
 func (f *getFlags) complete(cmd *cobra.Command, args []string, begun string) ([]string, cobra.ShellCompDirective) {
 	var words []string
-	if kind, _, named := strings.Cut(begun, "/"); named && len(args) == 0 {
+	if kind, name, named := strings.Cut(begun, "/"); named && len(args) == 0 {
 		if client, err := f.client.client(); err == nil {
 			if r, err := findResource(kind); err == nil {
-				rows, _ := r.list(cmd.Context(), client) // none are offered while the API is away
+				rows, _ := r.list(cmd.Context(), client, filters{"prefix": name}) // none are offered while the API is away
 				for _, row := range rows {
 					words = append(words, kind+"/"+row.name)
 				}
@@ -145,8 +152,8 @@ func (f *getFlags) complete(cmd *cobra.Command, args []string, begun string) ([]
 	return words, cobra.ShellCompDirectiveNoFileComp
 }
 
-func (f *getFlags) get(ctx context.Context, stdout, stderr io.Writer, client apiClient, t target) error {
-	rows, err := t.rows(ctx, client)
+func (f *getFlags) get(ctx context.Context, stdout, stderr io.Writer, client apiClient, t target, selected filters) error {
+	rows, err := t.rows(ctx, client, selected)
 	if err != nil {
 		return err
 	}
@@ -161,7 +168,11 @@ func (f *getFlags) get(ctx context.Context, stdout, stderr io.Writer, client api
 		return f.output.write(stdout, values)
 	}
 	if len(rows) == 0 {
-		fmt.Fprintf(stderr, "there are no %s\n", t.name)
+		such := ""
+		if len(selected) > 0 {
+			such = "such "
+		}
+		fmt.Fprintf(stderr, "there are no %s%s\n", such, t.name)
 		return nil
 	}
 	return writeTable(stdout, t.header, rows)
@@ -181,7 +192,7 @@ func writeTable(w io.Writer, header []string, rows []row) error {
 }
 
 func (f *getFlags) describe(ctx context.Context, stdout io.Writer, client apiClient, t target) error {
-	rows, err := t.rows(ctx, client)
+	rows, err := t.rows(ctx, client, nil)
 	if err != nil {
 		return err
 	}
@@ -194,7 +205,7 @@ func (f *getFlags) describe(ctx context.Context, stdout io.Writer, client apiCli
 		return err
 	}
 	fmt.Fprintf(stdout, "%s", plain(string(text)))
-	gateways, err := gatewaysOfAPI(client)(ctx)
+	gateways, err := gatewaysOfAPI(client, api.ListGatewaysParams{})(ctx)
 	if err != nil {
 		return fmt.Errorf("ask for the gateways: %w", err)
 	}

@@ -33,7 +33,8 @@ func TestMain(m *testing.M) {
 
 func TestScripts(t *testing.T) {
 	t.Parallel()
-	in, own, history, export := startInstance(t, ""), startInstance(t, ""), startInstance(t, ""), startInstance(t, "")
+	in, own, history := startInstance(t, ""), startInstance(t, ""), startInstance(t, "")
+	export, lists := startInstance(t, ""), startInstance(t, "")
 	testscript.Run(t, testscript.Params{
 		Dir: "testdata/script",
 		Setup: func(env *testscript.Env) error {
@@ -41,6 +42,7 @@ func TestScripts(t *testing.T) {
 			env.Setenv("OWN_API", own.url) // of the scripts that list everything
 			env.Setenv("HISTORY_API", history.url)
 			env.Setenv("EXPORT_API", export.url)
+			env.Setenv("LISTS_API", lists.url)
 			return nil
 		},
 		Cmds: map[string]func(ts *testscript.TestScript, neg bool, args []string){"exitcode": exitCode},
@@ -140,12 +142,12 @@ func startInstance(t *testing.T, token string) *testInstance {
 // nodes lists the nodes that are registered, as "io/n1 io/n2".
 func (in *testInstance) nodes(t *testing.T) string {
 	t.Helper()
-	nodes, err := in.registry.ListNodes(t.Context(), "")
+	page, err := in.registry.ListNodes(t.Context(), "", "", 0)
 	if err != nil {
 		t.Fatal(err)
 	}
 	var names []string
-	for _, n := range nodes {
+	for _, n := range page.Nodes {
 		names = append(names, n.Ref().String())
 	}
 	return strings.Join(names, " ")

@@ -156,7 +156,7 @@ func (f *nodeFlags) run(ctx context.Context, stdout, stderr io.Writer, client ap
 
 // tellSockets tells how many sockets a node that is drained still has.
 func tellSockets(ctx context.Context, stderr io.Writer, client apiClient, name string) {
-	gateways, err := gatewaysOfAPI(client)(ctx)
+	gateways, err := gatewaysOfAPI(client, api.ListGatewaysParams{})(ctx)
 	if err != nil {
 		fmt.Fprintf(stderr, "the gateways cannot be asked for its open sockets: %v\n", err)
 		return

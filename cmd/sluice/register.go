@@ -160,5 +160,5 @@ func (f *registerFlags) open(ctx context.Context, log *slog.Logger) (nodeWriter,
 	if err != nil {
 		return nil, nil, nil, err
 	}
-	return api.NewNodesClient(client), gatewaysOfAPI(client), func() error { return nil }, nil
+	return api.NewNodesClient(client), gatewaysOfAPI(client, api.ListGatewaysParams{}), func() error { return nil }, nil
 }

@@ -182,11 +182,10 @@ func TestRegisterFollowsTheCommand(t *testing.T) {
 	}
 	s.open()
 	in.wantNodes(t, "io/n1")
-	nodes, err := in.registry.ListNodes(t.Context(), "io")
+	n, err := in.registry.GetNode(t.Context(), registry.NodeRef{Service: "io", ID: "n1"})
 	if err != nil {
 		t.Fatal(err)
 	}
-	n := nodes[0]
 	if n.Weight != 3 || n.MaxConns != 100 || n.Zone != "z" || n.Meta["a"] != "b" || n.Meta["c"] != "d" || strings.Join(n.Tags, " ") != "blue eu" || len(n.Incarnation) != 16 {
 		t.Errorf("%+v", n)
 	}

@@ -52,14 +52,18 @@ func inStep(statuses []controlplane.Status) bool {
 	return true
 }
 
-// gatewaysOfAPI asks an instance.
-func gatewaysOfAPI(client api.ClientWithResponsesInterface) gatewayLister {
+// gatewaysOfAPI asks an instance for those that params select.
+func gatewaysOfAPI(client api.ClientWithResponsesInterface, params api.ListGatewaysParams) gatewayLister {
 	return func(ctx context.Context) ([]controlplane.Status, error) {
-		resp, err := client.ListGatewaysWithResponse(ctx)
-		if err := api.Check(resp, err); err != nil {
-			return nil, err
-		}
-		return resp.JSON200.Items, nil
+		return pages(func(from string) ([]controlplane.Status, string, error) {
+			params := params
+			params.From = from
+			resp, err := client.ListGatewaysWithResponse(ctx, &params)
+			if err := api.Check(resp, err); err != nil {
+				return nil, "", err
+			}
+			return resp.JSON200.Items, resp.JSON200.Next, nil
+		})
 	}
 }
 

@@ -32,7 +32,8 @@ type resource struct {
 	name    string // plural, as in the API's paths
 	aliases []string
 	header  []string
-	list    func(ctx context.Context, c apiClient) ([]row, error)
+	filters []string // that its list takes besides prefix
+	list    func(ctx context.Context, c apiClient, f filters) ([]row, error)
 	delete  func(ctx context.Context, c apiClient, name, reason string) error // nil where nothing is to be deleted
 }
 
@@ -40,28 +41,32 @@ type resource struct {
 func resources() []resource {
 	return []resource{
 		{
-			"upstreams", []string{"upstream", "up"}, []string{"NAME", "SERVICE", "BALANCE", "CHECK", "OWNER"}, listUpstreams,
+			"upstreams", []string{"upstream", "up"}, []string{"NAME", "SERVICE", "BALANCE", "CHECK", "OWNER"},
+			[]string{"owner", "service"}, listUpstreams,
 			func(ctx context.Context, c apiClient, name, reason string) error {
 				resp, err := c.DeleteUpstreamWithResponse(ctx, name, &api.DeleteUpstreamParams{XChangeReason: reason})
 				return api.Check(resp, err)
 			},
 		},
 		{
-			"sites", []string{"site"}, []string{"NAME", "HOSTS", "LISTENERS", "ROUTES", "GROUPS", "OWNER"}, listSites,
+			"sites", []string{"site"}, []string{"NAME", "HOSTS", "LISTENERS", "ROUTES", "GROUPS", "OWNER"},
+			[]string{"owner", "group", "host", "upstream"}, listSites,
 			func(ctx context.Context, c apiClient, name, reason string) error {
 				resp, err := c.DeleteSiteWithResponse(ctx, name, &api.DeleteSiteParams{XChangeReason: reason})
 				return api.Check(resp, err)
 			},
 		},
 		{
-			"certificates", []string{"certificate", "cert", "certs"}, []string{"NAME", "EXPIRES", "FROM", "OWNER"}, listCertificates,
+			"certificates", []string{"certificate", "cert", "certs"}, []string{"NAME", "EXPIRES", "FROM", "OWNER"},
+			[]string{"owner", "expires-before"}, listCertificates,
 			func(ctx context.Context, c apiClient, name, reason string) error {
 				resp, err := c.DeleteCertificateWithResponse(ctx, name, &api.DeleteCertificateParams{XChangeReason: reason})
 				return api.Check(resp, err)
 			},
 		},
 		{
-			"overrides", []string{"override"}, []string{"NODE", "STATE", "WEIGHT", "NOTE"}, listOverrides,
+			"overrides", []string{"override"}, []string{"NODE", "STATE", "WEIGHT", "NOTE"},
+			[]string{"owner", "service", "state"}, listOverrides,
 			func(ctx context.Context, c apiClient, name, reason string) error {
 				service, id, err := splitNode(name)
 				if err != nil {
@@ -72,7 +77,8 @@ func resources() []resource {
 			},
 		},
 		{
-			"nodes", []string{"node"}, []string{"NODE", "ADDRESS", "WEIGHT", "MAX CONNS", "ZONE", "TAGS", "STATE", "SOCKETS"}, listNodes,
+			"nodes", []string{"node"}, []string{"NODE", "ADDRESS", "WEIGHT", "MAX CONNS", "ZONE", "TAGS", "STATE", "SOCKETS"},
+			[]string{"service", "zone", "tag", "address", "state"}, listNodes,
 			func(ctx context.Context, c apiClient, name, _ string) error {
 				service, id, err := splitNode(name)
 				if err != nil {
@@ -82,8 +88,11 @@ func resources() []resource {
 				return api.Check(resp, err)
 			},
 		},
-		{"services", []string{"service", "svc"}, []string{"NAME", "NODES"}, listServices, nil},
-		{"gateways", []string{"gateway", "gw"}, []string{"NAME", "GROUP", "STATE", "SEQ LIVE", "REVISION", "GENERATIONS", "SOCKETS", "NGINX", "SLUICE"}, listGateways, nil},
+		{"services", []string{"service", "svc"}, []string{"NAME", "NODES"}, nil, listServices, nil},
+		{
+			"gateways", []string{"gateway", "gw"}, []string{"NAME", "GROUP", "STATE", "SEQ LIVE", "REVISION", "GENERATIONS", "SOCKETS", "NGINX", "SLUICE"},
+			[]string{"group", "phase"}, listGateways, nil,
+		},
 	}
 }
 
@@ -128,9 +137,12 @@ func splitNode(name string) (service, id string, err error) {
 	return service, id, nil
 }
 
-// rows returns what the target names. That there is no such thing is an error.
-func (t target) rows(ctx context.Context, c apiClient) ([]row, error) {
-	all, err := t.list(ctx, c)
+// rows returns what the target names, and of all, what the filters select. That there is no such thing is an error.
+func (t target) rows(ctx context.Context, c apiClient, f filters) ([]row, error) {
+	if t.object != "" {
+		f = filters{"prefix": t.object}
+	}
+	all, err := t.list(ctx, c, f)
 	if err != nil {
 		return nil, fmt.Errorf("list %s: %w", t.name, err)
 	}
@@ -148,7 +160,7 @@ func (t target) String() string { return t.aliases[0] + "/" + t.object }
 
 // pages gathers all pages of a list.
 func pages[I any](fetch func(from string) (items []I, next string, err error)) ([]I, error) {
-	var all []I
+	all := []I{}
 	for from := ""; ; {
 		items, next, err := fetch(from)
 		if err != nil {
@@ -161,9 +173,9 @@ func pages[I any](fetch func(from string) (items []I, next string, err error)) (
 	}
 }
 
-func listUpstreams(ctx context.Context, c apiClient) ([]row, error) {
+func listUpstreams(ctx context.Context, c apiClient, f filters) ([]row, error) {
 	items, err := pages(func(from string) ([]api.NamedUpstream, string, error) {
-		resp, err := c.ListUpstreamsWithResponse(ctx, &api.ListUpstreamsParams{From: from})
+		resp, err := c.ListUpstreamsWithResponse(ctx, &api.ListUpstreamsParams{From: from, Prefix: f["prefix"], Owner: f["owner"], Service: f["service"]})
 		if err := api.Check(resp, err); err != nil {
 			return nil, "", err
 		}
@@ -181,9 +193,11 @@ func listUpstreams(ctx context.Context, c apiClient) ([]row, error) {
 	return rows, err
 }
 
-func listSites(ctx context.Context, c apiClient) ([]row, error) {
+func listSites(ctx context.Context, c apiClient, f filters) ([]row, error) {
 	items, err := pages(func(from string) ([]api.NamedSite, string, error) {
-		resp, err := c.ListSitesWithResponse(ctx, &api.ListSitesParams{From: from})
+		resp, err := c.ListSitesWithResponse(ctx, &api.ListSitesParams{
+			From: from, Prefix: f["prefix"], Owner: f["owner"], Group: f["group"], Host: f["host"], Upstream: f["upstream"],
+		})
 		if err := api.Check(resp, err); err != nil {
 			return nil, "", err
 		}
@@ -210,9 +224,11 @@ func listSites(ctx context.Context, c apiClient) ([]row, error) {
 	return rows, err
 }
 
-func listCertificates(ctx context.Context, c apiClient) ([]row, error) {
+func listCertificates(ctx context.Context, c apiClient, f filters) ([]row, error) {
 	items, err := pages(func(from string) ([]api.NamedCertificate, string, error) {
-		resp, err := c.ListCertificatesWithResponse(ctx, &api.ListCertificatesParams{From: from})
+		resp, err := c.ListCertificatesWithResponse(ctx, &api.ListCertificatesParams{
+			From: from, Prefix: f["prefix"], Owner: f["owner"], ExpiresBefore: f["expires-before"],
+		})
 		if err := api.Check(resp, err); err != nil {
 			return nil, "", err
 		}
@@ -232,9 +248,11 @@ func listCertificates(ctx context.Context, c apiClient) ([]row, error) {
 	return rows, err
 }
 
-func listOverrides(ctx context.Context, c apiClient) ([]row, error) {
+func listOverrides(ctx context.Context, c apiClient, f filters) ([]row, error) {
 	items, err := pages(func(from string) ([]api.NamedOverride, string, error) {
-		resp, err := c.ListOverridesWithResponse(ctx, &api.ListOverridesParams{From: from})
+		resp, err := c.ListOverridesWithResponse(ctx, &api.ListOverridesParams{
+			From: from, Prefix: f["prefix"], Owner: f["owner"], Service: f["service"], State: spec.State(f["state"]),
+		})
 		if err := api.Check(resp, err); err != nil {
 			return nil, "", err
 		}
@@ -253,18 +271,27 @@ func listOverrides(ctx context.Context, c apiClient) ([]row, error) {
 
 // listNodes shows how each node stands by the gateways' reports: what one of them says beside "up" counts, and the sockets are
 // those of all of them.
-func listNodes(ctx context.Context, c apiClient) ([]row, error) {
-	resp, err := c.ListNodesWithResponse(ctx, &api.ListNodesParams{})
-	if err := api.Check(resp, err); err != nil {
+func listNodes(ctx context.Context, c apiClient, f filters) ([]row, error) {
+	nodes, err := pages(func(from string) ([]api.Node, string, error) {
+		resp, err := c.ListNodesWithResponse(ctx, &api.ListNodesParams{
+			From: from, Prefix: f["prefix"], Service: f["service"], Zone: f["zone"], Tag: f["tag"], Address: f["address"],
+			State: controlplane.NodeState(f["state"]),
+		})
+		if err := api.Check(resp, err); err != nil {
+			return nil, "", err
+		}
+		return resp.JSON200.Items, resp.JSON200.Next, nil
+	})
+	if err != nil {
 		return nil, err
 	}
-	gateways, err := gatewaysOfAPI(c)(ctx)
+	gateways, err := gatewaysOfAPI(c, api.ListGatewaysParams{})(ctx)
 	if err != nil {
 		return nil, err
 	}
 	states := nodeStates(gateways)
 	var rows []row
-	for _, n := range resp.JSON200.Items {
+	for _, n := range nodes {
 		limit := "-"
 		if n.MaxConns > 0 {
 			limit = fmt.Sprint(n.MaxConns)
@@ -307,20 +334,23 @@ func socketsOf(gateways []controlplane.Status, node string) string {
 	}
 }
 
-func listServices(ctx context.Context, c apiClient) ([]row, error) {
-	resp, err := c.ListServicesWithResponse(ctx)
-	if err := api.Check(resp, err); err != nil {
-		return nil, err
-	}
+func listServices(ctx context.Context, c apiClient, f filters) ([]row, error) {
+	services, err := pages(func(from string) ([]api.ServiceSummary, string, error) {
+		resp, err := c.ListServicesWithResponse(ctx, &api.ListServicesParams{From: from, Prefix: f["prefix"]})
+		if err := api.Check(resp, err); err != nil {
+			return nil, "", err
+		}
+		return resp.JSON200.Items, resp.JSON200.Next, nil
+	})
 	var rows []row
-	for _, s := range resp.JSON200.Items {
+	for _, s := range services {
 		rows = append(rows, row{s.Name, []string{s.Name, fmt.Sprint(s.Nodes)}, s})
 	}
-	return rows, nil
+	return rows, err
 }
 
-func listGateways(ctx context.Context, c apiClient) ([]row, error) {
-	gateways, err := gatewaysOfAPI(c)(ctx)
+func listGateways(ctx context.Context, c apiClient, f filters) ([]row, error) {
+	gateways, err := gatewaysOfAPI(c, api.ListGatewaysParams{Prefix: f["prefix"], Group: f["group"], Phase: controlplane.Phase(f["phase"])})(ctx)
 	var rows []row
 	for _, g := range gateways {
 		sockets := "-"

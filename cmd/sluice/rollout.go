@@ -46,6 +46,7 @@ func (f *paceFlags) settings() (registry.RolloutSettings, error) {
 type rolloutFlags struct {
 	client clientFlags
 	output outputFlag
+	state  string
 }
 
 func newRolloutCommand() *cobra.Command {
@@ -60,6 +61,7 @@ waves. docs/rollouts.md has more. SEQ is the number of the change.`,
   sluice rollout pause 17`,
 	}
 	list := f.command("list", "List the changes that are on their way, and those that were lately", cobra.NoArgs, f.list)
+	list.Flags().StringVar(&f.state, "state", "", "only those in this state: running, paused, reverting, done, promoted, reverted, merged")
 	show := f.command("show SEQ", "Show a rollout, and how far each gateway is", cobra.ExactArgs(1), f.show)
 	cmd.AddCommand(list, show)
 	for _, action := range []struct{ name, short string }{
@@ -116,15 +118,22 @@ func (f *rolloutFlags) command(use, short string, args cobra.PositionalArgs, run
 }
 
 func (f *rolloutFlags) list(ctx context.Context, stdout io.Writer, client apiClient, _ int64) error {
-	resp, err := client.ListRolloutsWithResponse(ctx)
-	if err := api.Check(resp, err); err != nil {
-		return fmt.Errorf("list the rollouts: %w", err)
+	rollouts := []api.Rollout{}
+	for params := (api.ListRolloutsParams{State: registry.RolloutState(f.state)}); ; {
+		resp, err := client.ListRolloutsWithResponse(ctx, &params)
+		if err := api.Check(resp, err); err != nil {
+			return fmt.Errorf("list the rollouts: %w", err)
+		}
+		rollouts = append(rollouts, resp.JSON200.Items...)
+		if params.From = resp.JSON200.Next; params.From == 0 {
+			break
+		}
 	}
 	if !f.output.text() {
-		return f.output.write(stdout, resp.JSON200.Items)
+		return f.output.write(stdout, rollouts)
 	}
 	var rows []row
-	for _, r := range resp.JSON200.Items {
+	for _, r := range rollouts {
 		rows = append(rows, row{cells: []string{
 			fmt.Sprint(r.Seq), ago(time.Now(), r.At) + " ago", r.Author, string(r.State), orDash(countGateways(r.Gateways)), objectsOf(r.Changes), orDash(r.Message),
 		}})

@@ -83,7 +83,7 @@ func (f *statusFlags) run(ctx context.Context, stdout io.Writer, name string) er
 func (f *statusFlags) ask(ctx context.Context, client api.ClientWithResponsesInterface, name string) ([]controlplane.Status, error) {
 	switch {
 	case f.all:
-		return gatewaysOfAPI(client)(ctx)
+		return gatewaysOfAPI(client, api.ListGatewaysParams{})(ctx)
 	case name != "":
 		resp, err := client.GetGatewayWithResponse(ctx, name)
 		if err := api.Check(resp, err); err != nil {

@@ -57,6 +57,7 @@ the desired state; admin also makes tokens. docs/access.md has more.`,
 	revoke := f.command("revoke NAME", "Revoke a token", cobra.ExactArgs(1), f.revoke)
 	revoke.Flags().StringVar(&f.reason, "reason", "", "why, for the history")
 	list := f.command("list", "List the tokens, without their texts", cobra.NoArgs, f.list)
+	list.Flags().StringVar(&f.role, "role", "", "only those with this role: viewer, registrar, operator or admin")
 	f.output.register(list)
 	cmd.AddCommand(create, list, revoke)
 	return cmd
@@ -106,7 +107,7 @@ func (f *tokenFlags) list(ctx context.Context, cmd *cobra.Command, client *api.C
 		return err
 	}
 	tokens, err := pages(func(from string) ([]api.NamedToken, string, error) {
-		resp, err := client.ListTokensWithResponse(ctx, &api.ListTokensParams{From: from})
+		resp, err := client.ListTokensWithResponse(ctx, &api.ListTokensParams{From: from, Role: spec.Role(f.role)})
 		if err := api.Check(resp, err); err != nil {
 			return nil, "", err
 		}

@@ -3,6 +3,7 @@ package spec
 import (
 	"fmt"
 	"net/netip"
+	"slices"
 )
 
 // Reference is one object that a site names.
@@ -103,6 +104,18 @@ func (s *Sockets) contradictions(name string, site Site) []FieldError {
 		}
 	}
 	return *c.errs
+}
+
+// SharesHost reports whether both sites have a host, on whatever socket: without one, neither takes it from the other.
+func (s Site) SharesHost(o Site) bool {
+	return slices.ContainsFunc(s.Hosts, func(h string) bool { return slices.Contains(o.Hosts, h) })
+}
+
+// DiffersOnPort reports whether the sites have listeners with other options on one port, of whatever address.
+func (s Site) DiffersOnPort(o Site) bool {
+	return slices.ContainsFunc(s.Listeners, func(l Listener) bool {
+		return slices.ContainsFunc(o.Listeners, func(m Listener) bool { return l.Port == m.Port && l.differs(m) != "" })
+	})
 }
 
 // on returns the sockets of a listener, for each group of the site.

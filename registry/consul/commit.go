@@ -59,7 +59,7 @@ func (r *Registry) tryCommit(ctx context.Context, tx registry.Tx) (done registry
 		return registry.Committed{Seq: base.seq, Unchanged: true}, true, nil
 	}
 	if tx.Check != nil {
-		v := &view{r: r, index: base.index}
+		v := &view{r: r, index: base.index, seq: base.seq}
 		err := tx.Check(ctx, plan.After(v))
 		if v.moved {
 			return done, false, nil // whatever it says: it did not see one moment

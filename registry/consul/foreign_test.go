@@ -60,8 +60,11 @@ func TestServicesOfOthers(t *testing.T) {
 	if len(s.Problems) != 1 || s.Problems[0].Object != "node/legacy/legacy-name" || !strings.Contains(s.Problems[0].Message, "host name") {
 		t.Errorf("problems: %v", s.Problems)
 	}
-	if nodes, err := r.ListNodes(t.Context(), service); err != nil || len(nodes) != 3 {
-		t.Errorf("listed: %+v, %v", nodes, err)
+	if page, err := r.ListNodes(t.Context(), service, "", 0); err != nil || len(page.Nodes) != 3 {
+		t.Errorf("listed: %+v, %v", page, err)
+	}
+	if n, err := r.GetNode(t.Context(), registry.NodeRef{Service: service, ID: "legacy-a"}); err != nil || n.Weight != 5 {
+		t.Errorf("got %+v, %v", n, err)
 	}
 	if err := r.Remove(t.Context(), registry.NodeRef{Service: service, ID: "legacy-a"}); err == nil || !strings.Contains(err.Error(), "not registered with sluice") {
 		t.Errorf("removal of somebody else's: %v", err)

@@ -280,32 +280,67 @@ func (r *Registry) lookUp(ctx context.Context, service string) (entries []*api.S
 // errFiltered says that Consul left out what the token may not see, which looks as if it were not there.
 var errFiltered = &refusal{403, "what the token may not read was left out: give it service_prefix and node_prefix read"}
 
+// listsAtOnce is how many services are asked about at once.
+const listsAtOnce = 16
+
 // ListNodes implements registry.Nodes. "All" are those that are registered with sluice, and those of the services that a
-// Watch of this handle follows.
-func (r *Registry) ListNodes(ctx context.Context, service string) ([]registry.Node, error) {
+// Watch of this handle follows. Services are asked about until the page is full.
+func (r *Registry) ListNodes(ctx context.Context, service, from string, limit int) (registry.NodePage, error) {
 	services := []string{service}
 	if service == "" {
 		var err error
 		if services, err = r.services(ctx); err != nil {
-			return nil, fmt.Errorf("consul: list services: %w", err)
+			return registry.NodePage{}, fmt.Errorf("consul: list services: %w", err)
+		}
+		slices.SortFunc(services, func(a, b string) int { return strings.Compare(a+"/", b+"/") }) // as names sort
+	}
+	services = slices.DeleteFunc(services, func(s string) bool { return s+"/" < from && !strings.HasPrefix(from, s+"/") })
+	var page registry.NodePage
+	for at := range slices.Chunk(services, listsAtOnce) {
+		nodes, err := r.listServices(ctx, at)
+		if err != nil {
+			return registry.NodePage{}, fmt.Errorf("consul: list nodes: %w", err)
+		}
+		for _, n := range nodes {
+			switch name := n.Ref().String(); {
+			case name < from:
+			case limit > 0 && len(page.Nodes) == limit:
+				page.Next = name
+				return page, nil
+			default:
+				page.Nodes = append(page.Nodes, n)
+			}
 		}
 	}
+	return page, nil
+}
+
+// listServices returns the nodes of some services, in their order.
+func (r *Registry) listServices(ctx context.Context, services []string) ([]registry.Node, error) {
 	lists := make([][]registry.Node, len(services))
 	errs := make([]error, len(services))
 	var wg sync.WaitGroup
-	free := make(chan struct{}, 16) // requests at once
 	for i, name := range services {
-		free <- struct{}{}
-		wg.Go(func() {
-			defer func() { <-free }()
-			lists[i], errs[i] = r.listService(ctx, name)
-		})
+		wg.Go(func() { lists[i], errs[i] = r.listService(ctx, name) })
 	}
 	wg.Wait()
-	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("consul: list nodes: %w", err)
+	return slices.Concat(lists...), errors.Join(errs...)
+}
+
+// GetNode implements registry.Nodes.
+func (r *Registry) GetNode(ctx context.Context, ref registry.NodeRef) (registry.Node, error) {
+	if _, endpoints := registry.EndpointsTarget(ref.Service); !endpoints {
+		entries, tombstones, err := r.lookUpNode(ctx, ref)
+		if err != nil {
+			return registry.Node{}, fmt.Errorf("consul: get node %s: %w", ref, err)
+		}
+		for _, n := range r.living(ref.Service, entries, tombstones) {
+			if n.ID == ref.ID {
+				return n, nil
+			}
+		}
 	}
-	return slices.Concat(lists...), nil
+	return registry.Node{}, fmt.Errorf("node %s: %w", ref, registry.ErrNotFound)
 }
 
 func (r *Registry) services(ctx context.Context) ([]string, error) {
@@ -335,16 +370,18 @@ func (r *Registry) listService(ctx context.Context, service string) ([]registry.
 		return nil, nil
 	}
 	entries, tombstones, err := r.lookUp(ctx, service)
-	if err != nil {
-		return nil, err
-	}
+	return r.living(service, entries, tombstones), err
+}
+
+// living returns the nodes of a service that are alive, sorted.
+func (r *Registry) living(service string, entries []*api.ServiceEntry, tombstones graves) []registry.Node {
 	var nodes []registry.Node
 	for _, i := range r.instances(service, entries) {
 		if i.err == nil && i.condition == alive && !tombstones.hide(i.node) {
 			nodes = append(nodes, i.node)
 		}
 	}
-	return nodes, nil
+	return nodes
 }
 
 // servable refuses services that Consul can't have.

@@ -65,10 +65,13 @@ func decodePair(ref registry.Ref, pair *api.KVPair) (registry.Object, error) {
 type view struct {
 	r     *Registry
 	index uint64
+	seq   registry.Seq
 	moved bool
 }
 
 var _ registry.View = (*view)(nil)
+
+func (v *view) Seq() registry.Seq { return v.seq }
 
 func (v *view) read(ctx context.Context, op *api.KVTxnOp) ([]*api.KVPair, error) {
 	m, err := v.r.read(ctx, v.r.timing.list, op)

@@ -68,7 +68,7 @@ func TestTLS(t *testing.T) {
 		"another name":                     {CAFile: cert, CertFile: cert, KeyFile: key, ServerName: "other.example"},
 	} {
 		cfg.Addresses = []string{url}
-		if nodes, err := open(t, a, cfg, impatient).ListNodes(t.Context(), "io"); err == nil {
+		if nodes, err := open(t, a, cfg, impatient).ListNodes(t.Context(), "io", "", 0); err == nil {
 			t.Errorf("%s: it lists %v", name, nodes)
 		}
 	}

@@ -53,7 +53,7 @@ func (r *Registry) tryCommit(ctx context.Context, tx registry.Tx) (done registry
 		return registry.Committed{Seq: base.seq, Unchanged: true}, true, nil
 	}
 	if tx.Check != nil {
-		err := tx.Check(ctx, plan.After(view{r, base.rev}))
+		err := tx.Check(ctx, plan.After(view{r, base.rev, base.seq}))
 		if compacted(err) {
 			return done, false, nil
 		}

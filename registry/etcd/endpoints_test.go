@@ -1,6 +1,7 @@
 package etcd
 
 import (
+	"errors"
 	"fmt"
 	"strings"
 	"testing"
@@ -67,8 +68,30 @@ func TestWatchFollowsEndpoints(t *testing.T) {
 	if n.HostPort() != "[fd00::1]:81" || len(n.Meta) != 3 || n.Meta["zone"] != "a" || n.Meta["n"] != "1.5" || n.Meta["b"] != "true" {
 		t.Errorf("the new node is %+v", n)
 	}
-	if listed, err := r.ListNodes(t.Context(), service); err != nil || len(listed) != 101 {
-		t.Errorf("ListNodes: %d, %v", len(listed), err)
+	listed := 0
+	for from := ""; ; {
+		page, err := r.ListNodes(t.Context(), service, from, 30)
+		if err != nil {
+			t.Fatal(err)
+		}
+		listed += len(page.Nodes)
+		if from = page.Next; from == "" {
+			break
+		}
+	}
+	if listed != 101 {
+		t.Errorf("listed page by page: %d", listed)
+	}
+	for from, want := range map[string]int{"endpoints": 101, service: 101, service + "/zz": 1, service + "0": 0} {
+		if page, err := r.ListNodes(t.Context(), service, from, 0); err != nil || len(page.Nodes) != want {
+			t.Errorf("from %s: %d, %v", from, len(page.Nodes), err)
+		}
+	}
+	if got, err := r.GetNode(t.Context(), registry.NodeRef{Service: service, ID: "zz"}); err != nil || got.HostPort() != n.HostPort() {
+		t.Errorf("get: %+v, %v", got, err)
+	}
+	if _, err := r.GetNode(t.Context(), registry.NodeRef{Service: service, ID: "named"}); !errors.Is(err, registry.ErrNotFound) {
+		t.Errorf("get of what is no node: %v", err)
 	}
 	if err := em.DeleteEndpoint(t.Context(), target+"/zz"); err != nil {
 		t.Fatal(err)

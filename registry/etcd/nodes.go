@@ -67,35 +67,86 @@ func (r *Registry) Remove(ctx context.Context, ref registry.NodeRef) error {
 }
 
 // ListNodes implements registry.Nodes. A service of etcd's naming/endpoints is listed when it is named; "all" are those
-// that are registered with sluice.
-func (r *Registry) ListNodes(ctx context.Context, service string) ([]registry.Node, error) {
-	decode := func(e keyspace.Entry) (registry.Node, error) { return keyspace.NodeOf(r.keys, e) }
-	prefix := r.keys.Nodes
-	if target, ok := registry.EndpointsTarget(service); ok {
-		src, err := endpointsOf(target)
-		if err != nil {
-			return nil, fmt.Errorf("etcd: list nodes of %s: %w", service, err)
-		}
-		decode, prefix = src.decode, src.prefix
-	} else if service != "" {
-		prefix += service + "/"
+// that are registered with sluice. Keys sort as names do.
+func (r *Registry) ListNodes(ctx context.Context, service, from string, limit int) (registry.NodePage, error) {
+	places, err := r.places(service)
+	if err != nil {
+		return registry.NodePage{}, fmt.Errorf("etcd: list nodes of %s: %w", service, err)
+	}
+	prefix := places.keys
+	if service != "" {
+		prefix = places.key(service + "/")
+	}
+	opts := []clientv3.OpOption{clientv3.WithRange(clientv3.GetPrefixRangeEnd(prefix))}
+	if limit > 0 {
+		opts = append(opts, clientv3.WithLimit(int64(limit)+1)) // one more: where the next page begins
 	}
 	var resp *clientv3.GetResponse
-	err := r.call(ctx, r.timing.list, func(ctx context.Context, c *clientv3.Client) (err error) {
-		resp, err = c.Get(ctx, prefix, clientv3.WithPrefix())
+	err = r.call(ctx, r.timing.list, func(ctx context.Context, c *clientv3.Client) (err error) {
+		resp, err = c.Get(ctx, max(prefix, places.key(from)), opts...)
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("etcd: list nodes of %s: %w", service, err)
+		return registry.NodePage{}, fmt.Errorf("etcd: list nodes of %s: %w", service, err)
 	}
-	var nodes keyspace.Section[registry.Node]
-	for _, kv := range resp.Kvs {
-		if n, err := decode(entry(kv)); err == nil {
-			nodes.Set(n.Service+"\x00"+n.ID, n) // as keyspace.SortKey does
+	var page registry.NodePage
+	for i, kv := range resp.Kvs {
+		if limit > 0 && i == limit {
+			page.Next = places.name(string(kv.Key))
+			break
+		}
+		if n, err := places.decode(entry(kv)); err == nil {
+			page.Nodes = append(page.Nodes, n)
 		}
 	}
-	nodes.Flush()
-	return nodes.Items(), nil
+	return page, nil
+}
+
+// GetNode implements registry.Nodes.
+func (r *Registry) GetNode(ctx context.Context, ref registry.NodeRef) (registry.Node, error) {
+	places, err := r.places(ref.Service)
+	if err != nil {
+		return registry.Node{}, fmt.Errorf("etcd: get node %s: %w", ref, err)
+	}
+	kv, err := r.getKey(ctx, places.key(ref.String()))
+	if err != nil {
+		return registry.Node{}, fmt.Errorf("etcd: get node %s: %w", ref, err)
+	}
+	if kv != nil {
+		if n, err := places.decode(entry(kv)); err == nil {
+			return n, nil
+		}
+	}
+	return registry.Node{}, fmt.Errorf("node %s: %w", ref, registry.ErrNotFound)
+}
+
+// places are where nodes are: their keys and names differ only in how they begin.
+type places struct {
+	keys, names string
+	decode      func(keyspace.Entry) (registry.Node, error)
+}
+
+// key returns the key of a name, or, for one of elsewhere, where it would be: before all of them or behind.
+func (p places) key(name string) string {
+	rest, ok := strings.CutPrefix(name, p.names)
+	if !ok && name > p.names {
+		return clientv3.GetPrefixRangeEnd(p.keys)
+	}
+	if !ok {
+		return p.keys
+	}
+	return p.keys + rest
+}
+
+func (p places) name(key string) string { return p.names + strings.TrimPrefix(key, p.keys) }
+
+// places returns where the nodes of a service are.
+func (r *Registry) places(service string) (places, error) {
+	if target, ok := registry.EndpointsTarget(service); ok {
+		src, err := endpointsOf(target)
+		return places{src.prefix, src.service + "/", src.decode}, err
+	}
+	return places{keys: r.keys.Nodes, decode: func(e keyspace.Entry) (registry.Node, error) { return keyspace.NodeOf(r.keys, e) }}, nil
 }
 
 // ours refuses services whose nodes are not sluice's to write.

@@ -103,9 +103,12 @@ func decodeObjects(kind registry.Kind, prefix string, kvs []*mvccpb.KeyValue) []
 type view struct {
 	r   *Registry
 	rev int64
+	seq registry.Seq
 }
 
 var _ registry.View = view{}
+
+func (v view) Seq() registry.Seq { return v.seq }
 
 func (v view) Get(ctx context.Context, ref registry.Ref) (registry.Object, error) {
 	return v.r.get(ctx, ref, clientv3.WithRev(v.rev))

@@ -171,6 +171,9 @@ func commitCheck(t *testing.T, e *env) {
 		if want := `changes@2{"x":2} comes@2{} stays@1{"x":0}`; strings.Join(got, " ") != want {
 			t.Errorf("Check lists %q, want %q", got, want)
 		}
+		if after.Seq() != 1 {
+			t.Errorf("Check sees a change of seq %d, want 1", after.Seq())
+		}
 		if _, err := after.Get(ctx, site("goes")); !errors.Is(err, registry.ErrNotFound) {
 			t.Errorf("Check gets the deleted object: %v", err)
 		}

@@ -2,6 +2,7 @@ package registrytest
 
 import (
 	"encoding/json"
+	"fmt"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ func historyTests() []test {
 		{"holds before and after", historyEntries},
 		{"holds no secret", historySecrets},
 		{"is trimmed", historyTrimmed},
+		{"is tidied by age", historyTidied},
 	}
 }
 
@@ -109,5 +111,61 @@ func historyTrimmed(t *testing.T, e *env) {
 	}
 	if all := e.list(t, registry.KindHistory); len(all) != registry.MaxHistory {
 		t.Errorf("there are %d entries, want %d", len(all), registry.MaxHistory)
+	}
+}
+
+// historyTidied has what is old deleted from the front, by many at once, and what is young stay.
+func historyTidied(t *testing.T, e *env) {
+	const old = registry.MaxTidied + 20
+	day := time.Now().Add(-100 * 24 * time.Hour)
+	entry := func(seq registry.Seq, at time.Time) {
+		e.PutRawObject(t, registry.Ref{Kind: registry.KindHistory, Name: registry.HistoryName(seq)},
+			fmt.Sprintf(`{"v":1,"seq":%d,"value":{"seq":%d,"at":%q,"changes":[]}}`, seq, seq, at.Format(time.RFC3339)))
+	}
+	oldest := func() registry.Seq {
+		page, err := e.Two.List(e.ctx, registry.KindHistory, "", 1)
+		if err != nil || len(page.Objects) != 1 {
+			t.Fatalf("the oldest entry: %+v, %v", page, err)
+		}
+		return page.Objects[0].Seq
+	}
+	limit := time.Now().Add(-registry.HistoryAge)
+	tidy := func(r registry.Registry, before time.Time) bool {
+		more, err := r.TidyHistory(e.ctx, before)
+		if err != nil {
+			t.Error(err)
+		}
+		return more
+	}
+	if tidy(e.One, limit) {
+		t.Error("there is more of no entries")
+	}
+	for seq := range registry.Seq(old) {
+		entry(seq+1, day)
+	}
+	e.PutRawObject(t, registry.Ref{Kind: registry.KindHistory, Name: registry.HistoryName(5)}, "?")
+	entry(old+1, limit.Add(time.Hour)) // younger by an hour
+	entry(old+2, day)                  // of somebody whose clock was wrong: it goes with what was before it
+	if !tidy(e.One, limit) || oldest() != registry.MaxTidied+1 {
+		t.Errorf("after the first time the oldest is of seq %d, want %d", oldest(), registry.MaxTidied+1)
+	}
+	done := make(chan bool)
+	const tidiers = 4
+	for i := range tidiers {
+		r := []registry.Registry{e.One, e.Two}[i%2]
+		go func() {
+			for tidy(r, limit) {
+			}
+			done <- true
+		}()
+	}
+	for range tidiers {
+		<-done
+	}
+	if got := oldest(); got != old+1 {
+		t.Errorf("the oldest is of seq %d, want %d", got, old+1)
+	}
+	if tidy(e.Two, time.Now().Add(time.Hour)) || len(e.list(t, registry.KindHistory)) != 0 {
+		t.Errorf("with all of them old, there is %+v", e.list(t, registry.KindHistory))
 	}
 }

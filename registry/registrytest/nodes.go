@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"reflect"
 	"slices"
+	"strings"
 	"testing"
 	"time"
 
@@ -24,6 +25,8 @@ func nodeTests() []test {
 		{"remove that is late spares the successor", nodeLateRemove},
 		{"a node that comes back loses its tombstone", nodeComesBack},
 		{"list is by service and sorted", nodeList},
+		{"list goes page by page", nodePages},
+		{"get returns one", nodeGet},
 		{"many handles put the same node at once", nodeRace},
 	}
 }
@@ -202,19 +205,84 @@ func nodeList(t *testing.T, e *env) {
 	}
 	e.PutRawNode(t, "io", "garbage", "?")
 	for service, want := range map[string][]string{
-		"":     {"i/x", "io/b", "io/z", "io-2/a"},
+		"":     {"i/x", "io-2/a", "io/b", "io/z"},
 		"io":   {"io/b", "io/z"},
 		"i":    {"i/x"},
 		"none": nil,
 	} {
-		nodes, err := e.Two.ListNodes(e.ctx, service)
-		var got []string
-		for _, n := range nodes {
-			got = append(got, n.Ref().String())
-		}
-		if err != nil || !slices.Equal(got, want) {
+		page, err := e.Two.ListNodes(e.ctx, service, "", 0)
+		if got := nodeNames(page); err != nil || !slices.Equal(got, want) {
 			t.Errorf("service %q: %q, %v; want %q", service, got, err, want)
 		}
+	}
+}
+
+func nodeNames(page registry.NodePage) []string {
+	var names []string
+	for _, n := range page.Nodes {
+		names = append(names, n.Ref().String())
+	}
+	return names
+}
+
+func nodePages(t *testing.T, e *env) {
+	all := []string{"i/x", "io-2/a", "io-2/b", "io.3/a", "io/a b", "io/b", "io/b/c", "io0/a"}
+	for _, name := range all {
+		service, id, _ := strings.Cut(name, "/")
+		e.put(t, node(service, id), long)
+	}
+	for service, want := range map[string][]string{"": all, "io": all[4:7], "io-2": all[1:3], "none": nil} {
+		for limit := 1; limit <= len(want)+1; limit++ {
+			var got []string
+			pages := 0
+			for from := ""; ; {
+				page, err := e.Two.ListNodes(e.ctx, service, from, limit)
+				if err != nil || len(page.Nodes) > limit {
+					t.Fatalf("service %q, limit %d, from %q: %+v, %v", service, limit, from, page, err)
+				}
+				got = append(got, nodeNames(page)...)
+				pages++
+				if from = page.Next; from == "" {
+					break
+				}
+			}
+			if !slices.Equal(got, want) || pages > 1 && pages != (len(want)+limit-1)/limit {
+				t.Errorf("service %q, limit %d: %q in %d pages, want %q", service, limit, got, pages, want)
+			}
+		}
+	}
+	for from, want := range map[string]string{"io": "io-2/a", "io/": "io/a b", "io/az": "io/b", "j": ""} {
+		page, err := e.Two.ListNodes(e.ctx, "", from, 1)
+		if err != nil || strings.Join(nodeNames(page), " ") != want {
+			t.Errorf("from %q: %+v, %v; want %q", from, page, err, want)
+		}
+	}
+	if page, err := e.Two.ListNodes(e.ctx, "io", "io0/a", 1); err != nil || len(page.Nodes) != 0 {
+		t.Errorf("from behind the service: %+v, %v", page, err)
+	}
+}
+
+func nodeGet(t *testing.T, e *env) {
+	n := node("io", "a/b")
+	n.Incarnation = "one"
+	e.put(t, n, long)
+	e.put(t, node("io", "a"), long)
+	e.PutRawNode(t, "io", "garbage", "?")
+	for _, ref := range []registry.NodeRef{n.Ref(), {Service: "io", ID: "a/b"}, {Service: "io", ID: "a/b", Incarnation: "other"}} {
+		if got, err := e.Two.GetNode(e.ctx, ref); err != nil || !reflect.DeepEqual(got, n) {
+			t.Errorf("%+v: %+v, %v", ref, got, err)
+		}
+	}
+	for _, ref := range []registry.NodeRef{{Service: "io", ID: "b"}, {Service: "i", ID: "a"}, {Service: "io", ID: "garbage"}} {
+		if got, err := e.Two.GetNode(e.ctx, ref); !errors.Is(err, registry.ErrNotFound) {
+			t.Errorf("%+v: %+v, %v; want ErrNotFound", ref, got, err)
+		}
+	}
+	if err := e.One.Remove(e.ctx, n.Ref()); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := e.Two.GetNode(e.ctx, n.Ref()); !errors.Is(err, registry.ErrNotFound) {
+		t.Errorf("after its removal: %+v, %v", got, err)
 	}
 }
 

@@ -108,11 +108,11 @@ func (e *env) put(t *testing.T, n registry.Node, ttl time.Duration) {
 
 func (e *env) nodes(t *testing.T) []registry.Node {
 	t.Helper()
-	nodes, err := e.Two.ListNodes(e.ctx, "")
+	page, err := e.Two.ListNodes(e.ctx, "", "", 0)
 	if err != nil {
 		t.Fatalf("list nodes: %v", err)
 	}
-	return nodes
+	return page.Nodes
 }
 
 func (e *env) get(t *testing.T, ref registry.Ref) registry.Object {

@@ -1,0 +1,139 @@
+package api
+
+import (
+	"iter"
+	"net/http"
+	"slices"
+	"strings"
+	"unicode"
+	"unicode/utf8"
+
+	"sluice/controlplane/spec"
+)
+
+const (
+	// maxPage is the most of one page, and the default.
+	maxPage = 1000
+	// maxLooked is how many of a kind a request looks through that selects by more than names.
+	maxLooked = 2000
+	// maxFrom is how long a name to begin with may be.
+	maxFrom = 600
+)
+
+// listing is the part of a list that a request asks for: some of those whose name begins with prefix, from a name on.
+type listing struct {
+	from, prefix string
+	limit        int
+}
+
+func newListing(from, prefix string, limit int) (listing, error) {
+	l := listing{from, prefix, limit}
+	if limit == 0 {
+		l.limit = maxPage
+	}
+	if l.limit < 1 || l.limit > maxPage {
+		return l, problemf(http.StatusBadRequest, "limit must be between 1 and %d", maxPage)
+	}
+	if !isText(from) {
+		return l, problemf(http.StatusBadRequest, "from is no name: send the next of the page before as it came, or leave it out")
+	}
+	if !isText(prefix) {
+		return l, problemf(http.StatusBadRequest, "prefix is no beginning of a name: give at most %d bytes of printable text", maxFrom)
+	}
+	return l, nil
+}
+
+func isText(s string) bool {
+	return len(s) <= maxFrom && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+}
+
+// begin is the first name that is of any interest.
+func (l listing) begin() string { return max(l.from, l.prefix) }
+
+// filters are what a request selects by, besides the name: what is listed passes each of them.
+type filters[T any] []func(T) bool
+
+// add adds a filter, if the request sets it.
+func (f *filters[T]) add(set bool, passes func(T) bool) {
+	if set {
+		*f = append(*f, passes)
+	}
+}
+
+// look is how many are read for a page.
+func (f filters[T]) look(l listing) int {
+	if len(f) > 0 {
+		return maxLooked
+	}
+	return l.limit
+}
+
+func (f filters[T]) pass(v T) bool {
+	return !slices.ContainsFunc(f, func(passes func(T) bool) bool { return !passes(v) })
+}
+
+// pageOf takes a page out of items that are sorted by name; rest is the name behind the last of them, if there are more. It
+// never returns nil items, which JSON would write as null.
+func pageOf[T any](l listing, f filters[T], items iter.Seq2[string, T], rest string) (page []T, next string) {
+	page = []T{}
+	for name, item := range items {
+		if l.behind(name) {
+			return page, ""
+		}
+		if name < l.begin() || !f.pass(item) {
+			continue
+		}
+		if len(page) == l.limit {
+			return page, name
+		}
+		page = append(page, item)
+	}
+	if l.behind(rest) {
+		return page, ""
+	}
+	return page, rest
+}
+
+// behind reports whether neither name nor any that follows it begins with the prefix.
+func (l listing) behind(name string) bool {
+	return name > l.prefix && !strings.HasPrefix(name, l.prefix)
+}
+
+// each yields items with their names.
+func each[T any](items []T, name func(T) string) iter.Seq2[string, T] {
+	return func(yield func(string, T) bool) {
+		for _, item := range items {
+			if !yield(name(item), item) {
+				return
+			}
+		}
+	}
+}
+
+// checkParameter says what is wrong with a query parameter that takes a name.
+func checkParameter(parameter, value string) error {
+	if errs := spec.CheckName(value); value != "" && len(errs) > 0 {
+		return problemf(http.StatusBadRequest, "%s: %s", parameter, errs[0].Message)
+	}
+	return nil
+}
+
+// checkChoice says what is wrong with a query parameter that takes one of some words.
+func checkChoice[T ~string](parameter string, value T, words ...T) error {
+	if value == "" || slices.Contains(words, value) {
+		return nil
+	}
+	texts := make([]string, len(words))
+	for i, w := range words {
+		texts[i] = string(w)
+	}
+	return problemf(http.StatusBadRequest, "%s: %q is none of %s", parameter, string(value), strings.Join(texts, ", "))
+}
+
+// checkFromSeq says what is wrong with the seq of a change to begin with.
+func checkFromSeq(from int64) error {
+	if from < 0 {
+		return newProblem(http.StatusBadRequest, "from is the seq of a change: it is not negative")
+	}
+	return nil
+}
