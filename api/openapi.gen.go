@@ -1363,7 +1363,7 @@ type ListNodesParams struct {
 	// Address Only those at this address or in this network, as 10.0.0.7, fd00::/8 or unix:/run/io.sock.
 	Address string `form:"address,omitempty" json:"address,omitempty,omitzero"`
 
-	// State Only those that a gateway reports in this state; `up` are those of which none reports another.
+	// State Only those that a gateway reports in this state; `up` are those of which none reports another. A gateway reports the first 100 that are not up.
 	State NodeState `form:"state,omitempty" json:"state,omitempty,omitzero"`
 }
 
