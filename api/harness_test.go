@@ -53,7 +53,7 @@ func run(m *testing.M) int {
 	if router, err = gorillamux.NewRouter(document); err != nil {
 		return fail(err)
 	}
-	openapi3filter.RegisterBodyDecoder("text/event-stream", openapi3filter.FileBodyDecoder)
+	openapi3filter.RegisterBodyDecoder("text/event-stream", decodeEvents)
 	openapi3filter.RegisterBodyDecoder("text/html", openapi3filter.FileBodyDecoder)
 	openapi3filter.RegisterBodyDecoder("application/openapi+yaml", openapi3filter.FileBodyDecoder)
 	dir, err := os.MkdirTemp("", "api")
@@ -74,6 +74,34 @@ func run(m *testing.M) int {
 		return fail(err)
 	}
 	return code
+}
+
+// decodeEvents makes the list of a stream that the document describes.
+func decodeEvents(body io.Reader, _ http.Header, _ *openapi3.SchemaRef, _ openapi3filter.EncodingFn) (any, error) {
+	stream, err := io.ReadAll(body)
+	if err != nil {
+		return nil, err
+	}
+	events := []any{}
+	for _, data := range eventData(string(stream)) {
+		var event any
+		if err := json.Unmarshal([]byte(data), &event); err != nil {
+			return nil, err
+		}
+		events = append(events, event)
+	}
+	return events, nil
+}
+
+// eventData returns the data of each event of a stream.
+func eventData(stream string) []string {
+	var out []string
+	for line := range strings.Lines(stream) {
+		if data, ok := strings.CutPrefix(line, "data: "); ok {
+			out = append(out, data)
+		}
+	}
+	return out
 }
 
 // checkAllCalled fails for an operation that no test called with success.
