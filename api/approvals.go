@@ -38,7 +38,7 @@ func (s *Server) PutApproval(ctx context.Context, r PutApprovalRequestObject) (P
 	if approval.At == nil {
 		approval.At = new(time.Now().UTC())
 	}
-	return s.put(ctx, approvalRef(r.Name), spec.CheckName(r.Name), approval, writing(r.Params))
+	return s.put(ctx, approvalRef(r.Name), approval, writing(r.Params))
 }
 
 // DeleteApproval implements StrictServerInterface.

@@ -35,12 +35,12 @@ func (s *Server) GetCertificate(ctx context.Context, r GetCertificateRequestObje
 
 // PutCertificate implements StrictServerInterface.
 func (s *Server) PutCertificate(ctx context.Context, r PutCertificateRequestObject) (PutCertificateResponseObject, error) {
-	return s.put(ctx, certificateRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
+	return s.put(ctx, certificateRef(r.Name), *r.Body, writing(r.Params))
 }
 
 // PatchCertificate implements StrictServerInterface.
 func (s *Server) PatchCertificate(ctx context.Context, r PatchCertificateRequestObject) (PatchCertificateResponseObject, error) {
-	return s.patch(ctx, certificateRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
+	return s.patch(ctx, certificateRef(r.Name), *r.Body, writing(r.Params))
 }
 
 // DeleteCertificate implements StrictServerInterface.

@@ -12,16 +12,14 @@ func overrideRef(service, id string) registry.Ref {
 	return registry.Ref{Kind: registry.KindOverride, Name: service + "/" + id}
 }
 
-// checkNode returns what is wrong with the name of a node. The two parts must be those that the name is split into again.
-func checkNode(service, id string) []spec.FieldError {
+// checkNode refuses what does not name a node. The two parts must be those that the name is split into again.
+func checkNode(service, id string) error {
 	name := service + "/" + id
-	if errs := spec.CheckNode(name); errs != nil {
-		return errs
+	errs := spec.CheckNode(name)
+	if s, i, _ := spec.SplitNode(name); errs == nil && (s != service || i != id) {
+		errs = []spec.FieldError{{Message: fmt.Sprintf("%q is ambiguous: an id of a service of endpoints has no slash", name)}}
 	}
-	if s, i, _ := spec.SplitNode(name); s != service || i != id {
-		return []spec.FieldError{{Message: fmt.Sprintf("%q is ambiguous: an id of a service of endpoints has no slash", name)}}
-	}
-	return nil
+	return invalid(errs)
 }
 
 // ListOverrides implements StrictServerInterface.
@@ -45,12 +43,18 @@ func (s *Server) GetOverride(ctx context.Context, r GetOverrideRequestObject) (G
 
 // PutOverride implements StrictServerInterface.
 func (s *Server) PutOverride(ctx context.Context, r PutOverrideRequestObject) (PutOverrideResponseObject, error) {
-	return s.put(ctx, overrideRef(r.Service, r.ID), checkNode(r.Service, r.ID), *r.Body, writing(r.Params))
+	if err := checkNode(r.Service, r.ID); err != nil {
+		return nil, err
+	}
+	return s.put(ctx, overrideRef(r.Service, r.ID), *r.Body, writing(r.Params))
 }
 
 // PatchOverride implements StrictServerInterface.
 func (s *Server) PatchOverride(ctx context.Context, r PatchOverrideRequestObject) (PatchOverrideResponseObject, error) {
-	return s.patch(ctx, overrideRef(r.Service, r.ID), checkNode(r.Service, r.ID), *r.Body, writing(r.Params))
+	if err := checkNode(r.Service, r.ID); err != nil {
+		return nil, err
+	}
+	return s.patch(ctx, overrideRef(r.Service, r.ID), *r.Body, writing(r.Params))
 }
 
 // DeleteOverride implements StrictServerInterface.

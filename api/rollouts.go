@@ -19,11 +19,11 @@ func (s *Server) paceOf(ctx context.Context, p plan) (*registry.RolloutSettings,
 	if s.pace.Canary == 0 || !slices.ContainsFunc(p.edits, func(e edit) bool { return e.Kind.RolledOut() }) {
 		return nil, nil
 	}
-	fleet, err := s.reports(ctx)
+	fleet, err := s.gateways(ctx)
 	if err != nil {
 		return nil, err
 	}
-	groups := map[string]bool{s.local.Status(ctx).Group: true}
+	groups := map[string]bool{}
 	for _, g := range fleet {
 		if groups[g.Group] {
 			return &s.pace, nil
@@ -39,7 +39,7 @@ func (s *Server) ListRollouts(ctx context.Context, _ ListRolloutsRequestObject) 
 	if err != nil {
 		return nil, s.fault(err)
 	}
-	fleet, err := s.fleet(ctx)
+	fleet, err := s.gateways(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -53,12 +53,6 @@ func (s *Server) ListRollouts(ctx context.Context, _ ListRolloutsRequestObject) 
 		items = append(items, rolloutOf(r, fleet))
 	}
 	return ListRollouts200JSONResponse{Items: items}, nil
-}
-
-// fleet returns the state of all gateways.
-func (s *Server) fleet(ctx context.Context) ([]controlplane.Status, error) {
-	others, err := s.reports(ctx)
-	return append(others, s.local.Status(ctx)), err
 }
 
 // GetRollout implements StrictServerInterface.
@@ -79,7 +73,7 @@ func (s *Server) rollout(ctx context.Context, seq registry.Seq) (Rollout, error)
 	if err != nil {
 		return Rollout{}, problemf(http.StatusInternalServerError, "%s cannot be decoded", o.Ref())
 	}
-	fleet, err := s.fleet(ctx)
+	fleet, err := s.gateways(ctx)
 	return rolloutOf(r, fleet), err
 }
 

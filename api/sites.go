@@ -32,12 +32,12 @@ func (s *Server) GetSite(ctx context.Context, r GetSiteRequestObject) (GetSiteRe
 
 // PutSite implements StrictServerInterface.
 func (s *Server) PutSite(ctx context.Context, r PutSiteRequestObject) (PutSiteResponseObject, error) {
-	return s.put(ctx, siteRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
+	return s.put(ctx, siteRef(r.Name), *r.Body, writing(r.Params))
 }
 
 // PatchSite implements StrictServerInterface.
 func (s *Server) PatchSite(ctx context.Context, r PatchSiteRequestObject) (PatchSiteResponseObject, error) {
-	return s.patch(ctx, siteRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
+	return s.patch(ctx, siteRef(r.Name), *r.Body, writing(r.Params))
 }
 
 // DeleteSite implements StrictServerInterface.

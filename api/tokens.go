@@ -77,9 +77,6 @@ func (s *Server) CreateToken(ctx context.Context, r CreateTokenRequestObject) (C
 
 // DeleteToken implements StrictServerInterface.
 func (s *Server) DeleteToken(ctx context.Context, r DeleteTokenRequestObject) (DeleteTokenResponseObject, error) {
-	if !spec.ValidName(r.Name) {
-		return nil, fmt.Errorf("%s: %w", tokenRef(r.Name), registry.ErrNotFound)
-	}
 	done, err := s.commitToken(ctx, registry.Op{Ref: tokenRef(r.Name)}, r.Params.XChangeReason)
 	if err == nil && done.Unchanged {
 		err = fmt.Errorf("%s: %w", tokenRef(r.Name), registry.ErrNotFound)

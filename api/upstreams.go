@@ -32,12 +32,12 @@ func (s *Server) GetUpstream(ctx context.Context, r GetUpstreamRequestObject) (G
 
 // PutUpstream implements StrictServerInterface.
 func (s *Server) PutUpstream(ctx context.Context, r PutUpstreamRequestObject) (PutUpstreamResponseObject, error) {
-	return s.put(ctx, upstreamRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
+	return s.put(ctx, upstreamRef(r.Name), *r.Body, writing(r.Params))
 }
 
 // PatchUpstream implements StrictServerInterface.
 func (s *Server) PatchUpstream(ctx context.Context, r PatchUpstreamRequestObject) (PatchUpstreamResponseObject, error) {
-	return s.patch(ctx, upstreamRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
+	return s.patch(ctx, upstreamRef(r.Name), *r.Body, writing(r.Params))
 }
 
 // DeleteUpstream implements StrictServerInterface.
