@@ -18,7 +18,7 @@ import (
 // parameter is what the document says of one parameter of an operation.
 type parameter struct {
 	*openapi3.Parameter
-	takes string // what its value is, for people
+	takes string // what its value is, and what it is for, to people
 }
 
 func newParameter(p *openapi3.Parameter) (parameter, error) {
@@ -30,7 +30,11 @@ func newParameter(p *openapi3.Parameter) (parameter, error) {
 	case schema.Type.Is(openapi3.TypeInteger):
 		takes = "a whole number" + between(schema.Min, schema.Max)
 	case schema.Type.Is(openapi3.TypeString) && len(schema.Enum) > 0:
-		takes = "one of " + strings.Trim(fmt.Sprint(schema.Enum), "[]")
+		var values []string
+		for _, v := range schema.Enum {
+			values = append(values, fmt.Sprint(v))
+		}
+		takes = "one of " + strings.Join(values, ", ")
 	case schema.Type.Is(openapi3.TypeString):
 		takes = "a text"
 		if schema.MaxLength != nil {
@@ -44,7 +48,7 @@ func newParameter(p *openapi3.Parameter) (parameter, error) {
 	if p.Example != nil {
 		takes += fmt.Sprintf(", as %v", p.Example)
 	}
-	return parameter{p, takes}, nil
+	return parameter{p, takes + ". " + strings.Join(strings.Fields(plainText(p.Description)), " ")}, nil
 }
 
 func between[T uint64 | float64](low, high *T) string {
@@ -68,9 +72,9 @@ func (p parameter) wrong(values []string) string {
 	case len(values) == 1 && p.fits(values[0]):
 		return ""
 	case len(values) == 1:
-		return fmt.Sprintf("%.100q is not %s. %s", withoutTokens(values[0]), p.takes, plainText(p.Description))
+		return fmt.Sprintf("%.100q is not %s", withoutTokens(values[0]), p.takes)
 	case p.Required:
-		return fmt.Sprintf("is missing: give %s. %s", p.takes, plainText(p.Description))
+		return "is missing: give " + p.takes
 	default:
 		return ""
 	}
@@ -112,7 +116,11 @@ func (s *Server) checkParameters(next echo.HandlerFunc) echo.HandlerFunc {
 			var values []string
 			switch p.In {
 			case openapi3.ParameterInPath:
-				values = []string{pathValue(c, p.Name)}
+				value, ok := pathValue(c, p.Name)
+				if !ok {
+					return echo.ErrNotFound
+				}
+				values = []string{value}
 			case openapi3.ParameterInQuery:
 				values = query[p.Name]
 			case openapi3.ParameterInHeader:
@@ -134,14 +142,17 @@ func (s *Server) checkParameters(next echo.HandlerFunc) echo.HandlerFunc {
 	}
 }
 
-// pathValue returns what is in the path, which echo leaves as it was sent when it may have slashes.
-func pathValue(c echo.Context, name string) string {
-	value := c.Param(name)
-	if c.Request().URL.RawPath == "" {
-		return value
+// pathValue returns one segment of the path. Echo takes all that is left for the last parameter, slashes too; then ok is
+// false: those that belong to a value are sent as %2F.
+func pathValue(c echo.Context, name string) (value string, ok bool) {
+	value = c.Param(name)
+	if strings.Contains(value, "/") {
+		return "", false
 	}
-	value, _ = url.PathUnescape(value) // never fails: what net/http could not unescape it has refused
-	return value
+	if c.Request().URL.RawPath != "" { // else it is unescaped already
+		value, _ = url.PathUnescape(value) // never fails: what net/http could not unescape it has refused
+	}
+	return value, true
 }
 
 func (o operation) checkNames(query url.Values) error {

@@ -43,10 +43,7 @@ func (s *Server) CreateToken(ctx context.Context, r CreateTokenRequestObject) (C
 	text := newTokenText(r.Body.Name)
 	now := time.Now().UTC().Truncate(time.Second)
 	token := spec.Token{
-		Role: r.Body.Role, Hash: tokenHash(text), Created: &now, Note: r.Body.Note,
-	}
-	if !r.Body.Limits.IsZero() {
-		token.Limits = &r.Body.Limits
+		Role: r.Body.Role, Hash: tokenHash(text), Created: &now, Note: r.Body.Note, Limits: r.Body.Limits,
 	}
 	errs := token.Validate()
 	if !spec.ValidName(r.Body.Name) {
