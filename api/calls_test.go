@@ -280,7 +280,7 @@ func (c *caller) json(name string, s *openapi3.Schema, depth int) string {
 // secret returns the planted key, or what is left of it.
 func (c *caller) secret() string {
 	switch key := c.pair.Key; {
-	case !c.chance(c.wild):
+	case c.wild == 0 || c.chance(.5):
 		return key
 	case c.chance(.5):
 		return key[:len(key)/2+c.IntN(len(key)/2)]
@@ -309,6 +309,9 @@ func quoted(text string) string {
 func (c *caller) object(name string, s *openapi3.Schema, depth int) string {
 	if example, err := json.Marshal(s.Example); s.Example != nil && err == nil && c.chance(.2) {
 		return string(example)
+	}
+	if s.Properties["key"] != nil && s.Properties["chain"] != nil && c.chance(.7) { // seldom right by chance
+		return `{"chain":` + c.json("chain", s.Properties["chain"].Value, depth+1) + `,"key":` + c.json("key", s.Properties["key"].Value, depth+1) + "}"
 	}
 	var members []string
 	add := func(key, value string) { members = append(members, quoted(key)+":"+value) }

@@ -1155,7 +1155,7 @@ type StreamEventsParams struct {
 
 // ListHistoryParams defines parameters for ListHistory.
 type ListHistoryParams struct {
-	// From The seq to begin with; the newest when left out.
+	// From The seq to begin with; the newest when left out, or 0.
 	From int64 `form:"from,omitempty" json:"from,omitempty,omitzero"`
 
 	// Limit The most objects of one page.

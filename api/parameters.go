@@ -23,7 +23,7 @@ type parameter struct {
 
 func newParameter(p *openapi3.Parameter) (parameter, error) {
 	schema := p.Schema.Value
-	takes := ""
+	var takes string
 	switch {
 	case schema.Type.Is(openapi3.TypeBoolean):
 		takes = "true or false"

@@ -165,6 +165,7 @@ func TestUnmarshalStrictNeverTakesWhatItShouldNot(t *testing.T) {
 		`{"balance":{"methd":"hash"}}`:    "/balance/methd: is unknown: there are consistent, key, method",
 		`{"balance":{"consistent":null}}`: "/balance/consistent: is null: leave it out, or give a value",
 		`{"tags":[null]}`:                 "/tags/0: is null: leave it out, or give a value",
+		`{"balance":{"method":""}}`:       "/balance/method: is empty: leave it out, or give a value",
 		`null`:                            "is null: leave it out, or give a value",
 		"{\"service\":\"\xff\"}":          "is not text in UTF-8",
 	} {

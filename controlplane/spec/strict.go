@@ -194,8 +194,12 @@ func (s stricter) scalar(at string, token json.Token, target reflect.Value) *str
 	if err == nil {
 		err = json.Unmarshal(again, target.Interface())
 	}
+	t := target.Type().Elem()
 	if err != nil {
-		return s.fail(at, "must be %s", kindWord(target.Type().Elem()))
+		return s.fail(at, "must be %s", kindWord(t))
+	}
+	if t.Kind() == reflect.String && t.Name() != "string" && token == "" {
+		return s.fail(at, "is empty: leave it out, or give a value") // a type of its own has values of its own
 	}
 	return nil
 }
