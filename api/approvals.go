@@ -15,11 +15,7 @@ func approvalRef(upstream string) registry.Ref {
 // ListApprovals implements StrictServerInterface.
 func (s *Server) ListApprovals(ctx context.Context, r ListApprovalsRequestObject) (ListApprovalsResponseObject, error) {
 	p := r.Params
-	l, err := newListing(p.From, p.Prefix, p.Limit)
-	if err != nil {
-		return nil, err
-	}
-	page, err := list[spec.Approval](ctx, s, registry.KindApproval, l, nil)
+	page, err := list[spec.Approval](ctx, s, registry.KindApproval, newListing(p.From, p.Prefix, p.Limit), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +39,7 @@ func (s *Server) PutApproval(ctx context.Context, r PutApprovalRequestObject) (P
 	if approval.At == nil {
 		approval.At = new(time.Now().UTC())
 	}
-	return s.put(ctx, approvalRef(r.Name), spec.CheckName(r.Name), approval, writing(r.Params))
+	return s.put(ctx, approvalRef(r.Name), approval, writing(r.Params))
 }
 
 // DeleteApproval implements StrictServerInterface.

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"crypto/x509"
 	"encoding/pem"
@@ -19,8 +18,7 @@ func certificateRef(name string) registry.Ref {
 // ListCertificates implements StrictServerInterface.
 func (s *Server) ListCertificates(ctx context.Context, r ListCertificatesRequestObject) (ListCertificatesResponseObject, error) {
 	p := r.Params
-	l, err := newListing(p.From, p.Prefix, p.Limit)
-	if err := cmp.Or(err, checkParameter("owner", p.Owner)); err != nil {
+	if err := checkParameter("owner", p.Owner); err != nil {
 		return nil, err
 	}
 	var f filters[named[spec.Certificate]]
@@ -32,7 +30,7 @@ func (s *Server) ListCertificates(ctx context.Context, r ListCertificatesRequest
 		}
 		f.add(true, func(n named[spec.Certificate]) bool { return expiresBefore(n.Spec, before) })
 	}
-	page, err := list[spec.Certificate](ctx, s, registry.KindCertificate, l, f)
+	page, err := list[spec.Certificate](ctx, s, registry.KindCertificate, newListing(p.From, p.Prefix, p.Limit), f)
 	if err != nil {
 		return nil, err
 	}
@@ -51,12 +49,12 @@ func (s *Server) GetCertificate(ctx context.Context, r GetCertificateRequestObje
 
 // PutCertificate implements StrictServerInterface.
 func (s *Server) PutCertificate(ctx context.Context, r PutCertificateRequestObject) (PutCertificateResponseObject, error) {
-	return s.put(ctx, certificateRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
+	return s.put(ctx, certificateRef(r.Name), *r.Body, writing(r.Params))
 }
 
 // PatchCertificate implements StrictServerInterface.
 func (s *Server) PatchCertificate(ctx context.Context, r PatchCertificateRequestObject) (PatchCertificateResponseObject, error) {
-	return s.patch(ctx, certificateRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
+	return s.patch(ctx, certificateRef(r.Name), *r.Body, writing(r.Params))
 }
 
 // DeleteCertificate implements StrictServerInterface.

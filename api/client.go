@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
@@ -56,12 +57,23 @@ func NewFailoverClient(o ClientOptions) (*ClientWithResponses, error) {
 			ForceAttemptHTTP2:   true,
 		}
 	}
-	return NewClientWithResponses("http://sluice", WithHTTPClient(f), WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
+	return NewClientWithResponses("http://sluice", WithHTTPClient(f), WithRequestEditorFn(leaveOut), WithRequestEditorFn(func(_ context.Context, r *http.Request) error {
 		if o.Token != "" {
 			r.Header.Set("Authorization", "Bearer "+o.Token)
 		}
 		return nil
 	}))
+}
+
+// leaveOut takes parameters away that were not set: the generated code sends the empty value of each.
+func leaveOut(_ context.Context, r *http.Request) error {
+	query := r.URL.Query()
+	maps.DeleteFunc(query, func(name string, values []string) bool {
+		return values[0] == "" || name == "limit" && values[0] == "0"
+	})
+	r.URL.RawQuery = query.Encode()
+	maps.DeleteFunc(r.Header, func(_ string, values []string) bool { return values[0] == "" })
+	return nil
 }
 
 func parseBase(address string) (*url.URL, error) {

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"sluice/api"
+	"sluice/controlplane/spec"
 )
 
 // dead is an address at which nobody listens: port 1 is below all that tests listen on.
@@ -120,5 +121,28 @@ func TestClientRefusesAddresses(t *testing.T) {
 	}
 	if _, err := api.NewFailoverClient(api.ClientOptions{}); err == nil {
 		t.Error("no address was taken")
+	}
+}
+
+// The zero value of a parameter is one that was left out.
+func TestClientLeavesOut(t *testing.T) {
+	t.Parallel()
+	in := start(t)
+	ctx := t.Context()
+	put, err := in.client.PutUpstreamWithResponse(ctx, "io", &api.PutUpstreamParams{}, spec.Upstream{})
+	if err := api.Check(put, err); err != nil {
+		t.Error(err)
+	}
+	list, err := in.client.ListUpstreamsWithResponse(ctx, &api.ListUpstreamsParams{})
+	if err := api.Check(list, err); err != nil {
+		t.Error(err)
+	}
+	history, err := in.client.ListHistoryWithResponse(ctx, &api.ListHistoryParams{})
+	if err := api.Check(history, err); err != nil || len(history.JSON200.Items) != 1 {
+		t.Errorf("%v, %+v", err, history)
+	}
+	diff, err := in.client.DiffHistoryWithResponse(ctx, &api.DiffHistoryParams{From: 0, To: 1})
+	if err := api.Check(diff, err); err != nil || len(diff.JSON200.Changes) != 1 {
+		t.Errorf("%v, %+v", err, diff)
 	}
 }

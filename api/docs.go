@@ -15,8 +15,6 @@ import (
 	"strings"
 
 	"github.com/getkin/kin-openapi/openapi3"
-
-	"sluice"
 )
 
 //go:embed docs.html.tmpl
@@ -91,9 +89,9 @@ type (
 )
 
 func newDocs() (docsPage, error) {
-	doc, err := openapi3.NewLoader().LoadFromData(sluice.OpenAPI)
+	doc, err := document()
 	if err != nil {
-		return docsPage{}, fmt.Errorf("read openapi.yaml: %w", err)
+		return docsPage{}, err
 	}
 	sum := sha256.Sum256([]byte(docsStyle))
 	d := docs{Title: doc.Info.Title, About: paragraphs(doc.Info.Description), Style: template.CSS(docsStyle)} //nolint:gosec // it is our own file

@@ -90,3 +90,13 @@ func (b brokenRegistry) GetNode(context.Context, registry.NodeRef) (registry.Nod
 func (b brokenRegistry) Put(context.Context, registry.Node, time.Duration) error { return b.err }
 
 func (b brokenRegistry) Health() registry.Health { return registry.Health{Connected: b.connected} }
+
+func (b brokenRegistry) Remove(context.Context, registry.NodeRef) error { return b.err }
+
+func (b brokenRegistry) Commit(context.Context, registry.Tx) (registry.Committed, error) {
+	return registry.Committed{}, b.err
+}
+
+func (b brokenRegistry) UpdateRollout(context.Context, registry.Seq, func(*registry.Rollout) error) error {
+	return b.err
+}

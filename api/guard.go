@@ -6,11 +6,8 @@ import (
 	"net/http"
 	"net/netip"
 	"runtime/debug"
-	"slices"
 	"strings"
 	"time"
-
-	"github.com/labstack/echo/v4"
 )
 
 const (
@@ -98,20 +95,4 @@ func loopback(host string) bool {
 	}
 	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
 	return err == nil && addr.Unmap().IsLoopback()
-}
-
-// checkQuery refuses query parameters that an operation does not know: ?dryrun=true must not apply.
-func (s *Server) checkQuery(next echo.HandlerFunc) echo.HandlerFunc {
-	return func(c echo.Context) error {
-		known := s.operations[c.Request().Method+" "+c.Path()].query
-		for name := range c.QueryParams() {
-			if !slices.Contains(known, name) {
-				if len(known) == 0 {
-					return problemf(http.StatusBadRequest, "unknown query parameter %q: there are none here", name)
-				}
-				return problemf(http.StatusBadRequest, "unknown query parameter %q: there is %s", name, strings.Join(known, ", "))
-			}
-		}
-		return next(c)
-	}
 }

@@ -14,10 +14,7 @@ import (
 // ListHistory implements StrictServerInterface.
 func (s *Server) ListHistory(ctx context.Context, r ListHistoryRequestObject) (ListHistoryResponseObject, error) {
 	p := r.Params
-	l, err := newListing("", "", p.Limit)
-	if err := cmp.Or(err, checkFromSeq(p.From)); err != nil {
-		return nil, err
-	}
+	l := newListing("", "", p.Limit)
 	head, err := s.head(ctx)
 	if err != nil {
 		return nil, err
@@ -55,7 +52,7 @@ func oldest(head registry.Seq) registry.Seq { return floor(head, registry.MaxHis
 
 // DiffHistory implements StrictServerInterface.
 func (s *Server) DiffHistory(ctx context.Context, r DiffHistoryRequestObject) (DiffHistoryResponseObject, error) {
-	from, to := registry.Seq(max(r.Params.From, 0)), registry.Seq(max(r.Params.To, 0))
+	from, to := registry.Seq(r.Params.From), registry.Seq(r.Params.To)
 	entries, err := s.span(ctx, min(from, to), max(from, to))
 	if err != nil {
 		return nil, err

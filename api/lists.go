@@ -1,12 +1,11 @@
 package api
 
 import (
+	"cmp"
 	"iter"
 	"net/http"
 	"slices"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"sluice/controlplane/spec"
 )
@@ -16,8 +15,6 @@ const (
 	maxPage = 1000
 	// maxLooked is how many of a kind a request looks through that selects by more than names.
 	maxLooked = 2000
-	// maxFrom is how long a name to begin with may be.
-	maxFrom = 600
 )
 
 // listing is the part of a list that a request asks for: some of those whose name begins with prefix, from a name on.
@@ -26,25 +23,9 @@ type listing struct {
 	limit        int
 }
 
-func newListing(from, prefix string, limit int) (listing, error) {
-	l := listing{from, prefix, limit}
-	if limit == 0 {
-		l.limit = maxPage
-	}
-	if l.limit < 1 || l.limit > maxPage {
-		return l, problemf(http.StatusBadRequest, "limit must be between 1 and %d", maxPage)
-	}
-	if !isText(from) {
-		return l, problemf(http.StatusBadRequest, "from is no name: send the next of the page before as it came, or leave it out")
-	}
-	if !isText(prefix) {
-		return l, problemf(http.StatusBadRequest, "prefix is no beginning of a name: give at most %d bytes of printable text", maxFrom)
-	}
-	return l, nil
-}
-
-func isText(s string) bool {
-	return len(s) <= maxFrom && utf8.ValidString(s) && !strings.ContainsFunc(s, unicode.IsControl)
+// newListing makes one of the parameters, which have been held against the document; limit 0 is the default.
+func newListing(from, prefix string, limit int) listing {
+	return listing{from, prefix, cmp.Or(limit, maxPage)}
 }
 
 // begin is the first name that is of any interest.
@@ -114,26 +95,6 @@ func each[T any](items []T, name func(T) string) iter.Seq2[string, T] {
 func checkParameter(parameter, value string) error {
 	if errs := spec.CheckName(value); value != "" && len(errs) > 0 {
 		return problemf(http.StatusBadRequest, "%s: %s", parameter, errs[0].Message)
-	}
-	return nil
-}
-
-// checkChoice says what is wrong with a query parameter that takes one of some words.
-func checkChoice[T ~string](parameter string, value T, words ...T) error {
-	if value == "" || slices.Contains(words, value) {
-		return nil
-	}
-	texts := make([]string, len(words))
-	for i, w := range words {
-		texts[i] = string(w)
-	}
-	return problemf(http.StatusBadRequest, "%s: %q is none of %s", parameter, string(value), strings.Join(texts, ", "))
-}
-
-// checkFromSeq says what is wrong with the seq of a change to begin with.
-func checkFromSeq(from int64) error {
-	if from < 0 {
-		return newProblem(http.StatusBadRequest, "from is the seq of a change: it is not negative")
 	}
 	return nil
 }

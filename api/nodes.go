@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -25,10 +24,7 @@ const (
 
 // ListServices implements StrictServerInterface. All nodes are counted, from the first service of the page on.
 func (s *Server) ListServices(ctx context.Context, r ListServicesRequestObject) (ListServicesResponseObject, error) {
-	l, err := newListing(r.Params.From, r.Params.Prefix, r.Params.Limit)
-	if err != nil {
-		return nil, err
-	}
+	l := newListing(r.Params.From, r.Params.Prefix, r.Params.Limit)
 	page, err := s.registry.ListNodes(ctx, "", l.begin(), 0)
 	if err != nil {
 		return nil, s.fault(err)
@@ -48,8 +44,8 @@ func (s *Server) ListServices(ctx context.Context, r ListServicesRequestObject) 
 // ListNodes implements StrictServerInterface.
 func (s *Server) ListNodes(ctx context.Context, r ListNodesRequestObject) (ListNodesResponseObject, error) {
 	p := r.Params
-	l, err := newListing(p.From, p.Prefix, p.Limit)
-	if err := cmp.Or(err, checkServiceParameter(p.Service), checkChoice("state", p.State, controlplane.NodeStates()...)); err != nil {
+	l := newListing(p.From, p.Prefix, p.Limit)
+	if err := checkServiceParameter(p.Service); err != nil {
 		return nil, err
 	}
 	var f filters[Node]
@@ -97,7 +93,7 @@ func atAddress(text string) (func(Node) bool, error) {
 
 // inState returns the filter of the nodes that a gateway reports in a state; those are up of which none reports another.
 func (s *Server) inState(ctx context.Context, state controlplane.NodeState) (func(Node) bool, error) {
-	fleet, err := s.fleet(ctx)
+	fleet, err := s.gateways(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -75,22 +75,18 @@ type writing PutUpstreamParams
 // deleting is what a DELETE says. The parameters of every DELETE convert to it.
 type deleting DeleteUpstreamParams
 
-// put writes one object. errs are what is wrong with its name.
-func (s *Server) put(ctx context.Context, ref registry.Ref, errs []spec.FieldError, o object, w writing) (written, error) {
-	if err := invalid(append(errs, o.Validate()...)); err != nil {
+// put writes one object.
+func (s *Server) put(ctx context.Context, ref registry.Ref, o object, w writing) (written, error) {
+	if err := invalid(o.Validate()); err != nil {
 		return written{}, err
 	}
 	return s.write(ctx, edit{Ref: ref, object: o}, w)
 }
 
 // patch changes the fields of one object.
-func (s *Server) patch(ctx context.Context, ref registry.Ref, errs []spec.FieldError, patch MergePatch, w writing) (written, error) {
-	err := kinds[ref.Kind].patch(patch)
-	if field, ok := errors.AsType[spec.FieldError](err); ok {
-		errs = append(errs, field)
-	}
-	if err := invalid(errs); err != nil {
-		return written{}, err
+func (s *Server) patch(ctx context.Context, ref registry.Ref, patch MergePatch, w writing) (written, error) {
+	if field, ok := errors.AsType[spec.FieldError](kinds[ref.Kind].patch(patch)); ok {
+		return written{}, invalid([]spec.FieldError{field})
 	}
 	return s.write(ctx, edit{Ref: ref, patch: patch}, w)
 }

@@ -17,15 +17,11 @@ import (
 	"sluice/registry"
 )
 
-// read returns the events of a stream that ends.
+// events returns the events of a stream that ends.
 func (in *instance) events(query string, headers ...string) []controlplane.Event {
 	in.t.Helper()
 	var events []controlplane.Event
-	for line := range strings.Lines(in.do("GET", "/v1/events?once=true"+query, "", headers...).want(200).body) {
-		data, ok := strings.CutPrefix(line, "data: ")
-		if !ok {
-			continue
-		}
+	for _, data := range eventData(in.do("GET", "/v1/events?once=true"+query, "", headers...).want(200).body) {
 		var e controlplane.Event
 		if err := json.Unmarshal([]byte(data), &e); err != nil {
 			in.t.Fatal(err)

@@ -13,16 +13,14 @@ func overrideRef(service, id string) registry.Ref {
 	return registry.Ref{Kind: registry.KindOverride, Name: service + "/" + id}
 }
 
-// checkNode returns what is wrong with the name of a node. The two parts must be those that the name is split into again.
-func checkNode(service, id string) []spec.FieldError {
+// checkNode refuses what does not name a node. The two parts must be those that the name is split into again.
+func checkNode(service, id string) error {
 	name := service + "/" + id
-	if errs := spec.CheckNode(name); errs != nil {
-		return errs
+	errs := spec.CheckNode(name)
+	if s, i, _ := spec.SplitNode(name); errs == nil && (s != service || i != id) {
+		errs = []spec.FieldError{{Message: fmt.Sprintf("%q is ambiguous: an id of a service of endpoints has no slash", name)}}
 	}
-	if s, i, _ := spec.SplitNode(name); s != service || i != id {
-		return []spec.FieldError{{Message: fmt.Sprintf("%q is ambiguous: an id of a service of endpoints has no slash", name)}}
-	}
-	return nil
+	return invalid(errs)
 }
 
 // serviceOf returns the service of the node that an override is about.
@@ -34,15 +32,14 @@ func serviceOf(name string) string {
 // ListOverrides implements StrictServerInterface.
 func (s *Server) ListOverrides(ctx context.Context, r ListOverridesRequestObject) (ListOverridesResponseObject, error) {
 	p := r.Params
-	l, err := newListing(p.From, p.Prefix, p.Limit)
-	if err := cmp.Or(err, checkParameter("owner", p.Owner), checkServiceParameter(p.Service), checkChoice("state", p.State, spec.States()...)); err != nil {
+	if err := cmp.Or(checkParameter("owner", p.Owner), checkServiceParameter(p.Service)); err != nil {
 		return nil, err
 	}
 	var f filters[named[spec.Override]]
 	f.add(p.Owner != "", func(n named[spec.Override]) bool { return n.Spec.Owner == p.Owner })
 	f.add(p.Service != "", func(n named[spec.Override]) bool { return serviceOf(n.Name) == p.Service })
 	f.add(p.State != "", func(n named[spec.Override]) bool { return n.Spec.WithDefaults().State == p.State })
-	page, err := list[spec.Override](ctx, s, registry.KindOverride, l, f)
+	page, err := list[spec.Override](ctx, s, registry.KindOverride, newListing(p.From, p.Prefix, p.Limit), f)
 	if err != nil {
 		return nil, err
 	}
@@ -61,12 +58,18 @@ func (s *Server) GetOverride(ctx context.Context, r GetOverrideRequestObject) (G
 
 // PutOverride implements StrictServerInterface.
 func (s *Server) PutOverride(ctx context.Context, r PutOverrideRequestObject) (PutOverrideResponseObject, error) {
-	return s.put(ctx, overrideRef(r.Service, r.ID), checkNode(r.Service, r.ID), *r.Body, writing(r.Params))
+	if err := checkNode(r.Service, r.ID); err != nil {
+		return nil, err
+	}
+	return s.put(ctx, overrideRef(r.Service, r.ID), *r.Body, writing(r.Params))
 }
 
 // PatchOverride implements StrictServerInterface.
 func (s *Server) PatchOverride(ctx context.Context, r PatchOverrideRequestObject) (PatchOverrideResponseObject, error) {
-	return s.patch(ctx, overrideRef(r.Service, r.ID), checkNode(r.Service, r.ID), *r.Body, writing(r.Params))
+	if err := checkNode(r.Service, r.ID); err != nil {
+		return nil, err
+	}
+	return s.patch(ctx, overrideRef(r.Service, r.ID), *r.Body, writing(r.Params))
 }
 
 // DeleteOverride implements StrictServerInterface.

@@ -24,10 +24,8 @@ func parsePrecondition(ifMatch, ifNoneMatch string) (precondition, error) {
 	switch {
 	case ifMatch != "" && ifNoneMatch != "":
 		return "", newProblem(http.StatusBadRequest, "If-Match and If-None-Match contradict each other: send one of them")
-	case ifNoneMatch == "*":
+	case ifNoneMatch != "": // it can only be *
 		return noVersion, nil
-	case ifNoneMatch != "":
-		return "", newProblem(http.StatusBadRequest, "If-None-Match can only be *: the object must not exist")
 	case ifMatch == "" || ifMatch == "*":
 		return precondition(ifMatch), nil
 	}

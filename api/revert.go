@@ -13,9 +13,6 @@ func (s *Server) Revert(ctx context.Context, r RevertRequestObject) (RevertRespo
 	p := r.Params
 	c := change{reason: p.XChangeReason, dryRun: p.DryRun, wait: p.Wait}
 	if p.Back {
-		if r.Seq < 0 {
-			return nil, newProblem(http.StatusNotFound, "the state before the first change is at seq 0")
-		}
 		seq := registry.Seq(r.Seq)
 		head, err := s.head(ctx)
 		if err != nil {

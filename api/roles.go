@@ -3,12 +3,11 @@ package api
 import (
 	"errors"
 	"fmt"
-	"net/http"
 	"regexp"
 	"slices"
-	"strings"
+	"sync"
 
-	"github.com/goccy/go-yaml"
+	"github.com/getkin/kin-openapi/openapi3"
 
 	"sluice"
 	"sluice/controlplane/spec"
@@ -17,61 +16,49 @@ import (
 // anyRole is the x-role of an operation that every caller may use who is known.
 const anyRole spec.Role = "any"
 
-// operation is what access needs to know of an operation.
+// operation is what has to be known of an operation before it is called.
 type operation struct {
-	id    string
-	role  spec.Role // empty: it asks nobody who he is
-	query []string  // the query parameters that it knows
+	id         string
+	role       spec.Role // empty: it asks nobody who he is
+	parameters []parameter
 }
+
+// document is openapi.yaml as it is read once.
+var document = sync.OnceValues(func() (*openapi3.T, error) {
+	doc, err := openapi3.NewLoader().LoadFromData(sluice.OpenAPI)
+	if err != nil {
+		return nil, fmt.Errorf("read openapi.yaml: %w", err)
+	}
+	return doc, nil
+})
 
 var pathParameter = regexp.MustCompile(`\{([A-Za-z]+)\}`)
 
 // readOperations reads who may use which operation, and how, from openapi.yaml, by method and echo's path: x-role is the least role,
 // and "security: []" says that nobody is asked. An operation that says neither is an error: nothing is open by oversight.
 func readOperations() (map[string]operation, error) {
-	type parameter struct {
-		Ref      string `yaml:"$ref"`
-		In, Name string
-	}
-	type item struct {
-		ID         string    `yaml:"operationId"`
-		Security   *[]any    `yaml:"security"`
-		Role       spec.Role `yaml:"x-role"`
-		Parameters []parameter
-	}
-	var doc struct {
-		Components struct{ Parameters map[string]parameter }
-		Paths      map[string]struct {
-			Get, Put, Post, Patch, Delete *item
-		}
-	}
-	if err := yaml.Unmarshal(sluice.OpenAPI, &doc); err != nil {
-		return nil, fmt.Errorf("read openapi.yaml: %w", err)
+	doc, err := document()
+	if err != nil {
+		return nil, err
 	}
 	operations := map[string]operation{}
 	var errs []error
-	for path, p := range doc.Paths {
+	for path, item := range doc.Paths.Map() {
 		at := pathParameter.ReplaceAllString(path, ":$1")
-		for method, op := range map[string]*item{
-			http.MethodGet: p.Get, http.MethodPut: p.Put, http.MethodPost: p.Post, http.MethodPatch: p.Patch, http.MethodDelete: p.Delete,
-		} {
-			if op == nil {
-				continue
-			}
+		for method, op := range item.Operations() {
+			text, _ := op.Extensions["x-role"].(string)
+			role := spec.Role(text)
 			open := op.Security != nil && len(*op.Security) == 0
-			if open != (op.Role == "") || !open && op.Role != anyRole && !slices.Contains(spec.Roles(), op.Role) {
-				errs = append(errs, fmt.Errorf(`openapi.yaml: %s needs "x-role: ROLE", one of any, %v; or "security: []", and no role`, op.ID, spec.Roles()))
+			if open != (role == "") || !open && role != anyRole && !slices.Contains(spec.Roles(), role) {
+				errs = append(errs, fmt.Errorf(`openapi.yaml: %s needs "x-role: ROLE", one of any, %v; or "security: []", and no role`, op.OperationID, spec.Roles()))
 			}
-			var query []string
-			for _, p := range op.Parameters {
-				if name, ok := strings.CutPrefix(p.Ref, "#/components/parameters/"); ok {
-					p = doc.Components.Parameters[name]
-				}
-				if p.In == "query" {
-					query = append(query, p.Name)
-				}
+			var parameters []parameter
+			for _, ref := range slices.Concat(item.Parameters, op.Parameters) {
+				p, err := newParameter(ref.Value)
+				errs = append(errs, err)
+				parameters = append(parameters, p)
 			}
-			operations[method+" "+at] = operation{op.ID, op.Role, query}
+			operations[method+" "+at] = operation{op.OperationID, role, parameters}
 		}
 	}
 	return operations, errors.Join(errs...)

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,11 +19,11 @@ func (s *Server) paceOf(ctx context.Context, p plan) (*registry.RolloutSettings,
 	if s.pace.Canary == 0 || !slices.ContainsFunc(p.edits, func(e edit) bool { return e.Kind.RolledOut() }) {
 		return nil, nil
 	}
-	fleet, err := s.reports(ctx)
+	fleet, err := s.gateways(ctx)
 	if err != nil {
 		return nil, err
 	}
-	groups := map[string]bool{s.local.Status(ctx).Group: true}
+	groups := map[string]bool{}
 	for _, g := range fleet {
 		if groups[g.Group] {
 			return &s.pace, nil
@@ -37,15 +36,12 @@ func (s *Server) paceOf(ctx context.Context, p plan) (*registry.RolloutSettings,
 // ListRollouts implements StrictServerInterface.
 func (s *Server) ListRollouts(ctx context.Context, r ListRolloutsRequestObject) (ListRolloutsResponseObject, error) {
 	p := r.Params
-	l, err := newListing("", "", p.Limit)
-	if err := cmp.Or(err, checkFromSeq(p.From), checkChoice("state", p.State, registry.RolloutStates()...)); err != nil {
-		return nil, err
-	}
+	l := newListing("", "", p.Limit)
 	page, err := s.registry.List(ctx, registry.KindRollout, "", 0)
 	if err != nil {
 		return nil, s.fault(err)
 	}
-	fleet, err := s.fleet(ctx)
+	fleet, err := s.gateways(ctx)
 	if err != nil {
 		return nil, err
 	}
@@ -68,12 +64,6 @@ func (s *Server) ListRollouts(ctx context.Context, r ListRolloutsRequestObject) 
 	return out, nil
 }
 
-// fleet returns the state of all gateways.
-func (s *Server) fleet(ctx context.Context) ([]controlplane.Status, error) {
-	others, err := s.reports(ctx)
-	return append(others, s.local.Status(ctx)), err
-}
-
 // GetRollout implements StrictServerInterface.
 func (s *Server) GetRollout(ctx context.Context, r GetRolloutRequestObject) (GetRolloutResponseObject, error) {
 	out, err := s.rollout(ctx, registry.Seq(r.Seq))
@@ -92,7 +82,7 @@ func (s *Server) rollout(ctx context.Context, seq registry.Seq) (Rollout, error)
 	if err != nil {
 		return Rollout{}, problemf(http.StatusInternalServerError, "%s cannot be decoded", o.Ref())
 	}
-	fleet, err := s.fleet(ctx)
+	fleet, err := s.gateways(ctx)
 	return rolloutOf(r, fleet), err
 }
 

@@ -107,7 +107,7 @@ func New(o Options) (*Server, error) {
 	e := echo.New()
 	e.Binder = binder{}
 	e.HTTPErrorHandler = s.answerError
-	e.Use(s.access, s.checkQuery)
+	e.Use(s.access, s.checkParameters)
 	RegisterHandlers(e, NewStrictHandler(s, nil))
 	s.handler = s.guard(e)
 	return s, nil

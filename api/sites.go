@@ -18,8 +18,7 @@ func siteRef(name string) registry.Ref {
 // ListSites implements StrictServerInterface.
 func (s *Server) ListSites(ctx context.Context, r ListSitesRequestObject) (ListSitesResponseObject, error) {
 	p := r.Params
-	l, err := newListing(p.From, p.Prefix, p.Limit)
-	if err := cmp.Or(err, checkParameter("owner", p.Owner), checkParameter("group", p.Group), checkHost(p.Host), checkParameter("upstream", p.Upstream)); err != nil {
+	if err := cmp.Or(checkParameter("owner", p.Owner), checkParameter("group", p.Group), checkHost(p.Host), checkParameter("upstream", p.Upstream)); err != nil {
 		return nil, err
 	}
 	var f filters[named[spec.Site]]
@@ -27,7 +26,7 @@ func (s *Server) ListSites(ctx context.Context, r ListSitesRequestObject) (ListS
 	f.add(p.Group != "", func(n named[spec.Site]) bool { return slices.Contains(n.Spec.WithDefaults().Groups, p.Group) })
 	f.add(p.Host != "", func(n named[spec.Site]) bool { return serves(n.Spec, strings.ToLower(p.Host)) })
 	f.add(p.Upstream != "", func(n named[spec.Site]) bool { return leadsTo(n.Spec, p.Upstream) })
-	page, err := list[spec.Site](ctx, s, registry.KindSite, l, f)
+	page, err := list[spec.Site](ctx, s, registry.KindSite, newListing(p.From, p.Prefix, p.Limit), f)
 	if err != nil {
 		return nil, err
 	}
@@ -46,12 +45,12 @@ func (s *Server) GetSite(ctx context.Context, r GetSiteRequestObject) (GetSiteRe
 
 // PutSite implements StrictServerInterface.
 func (s *Server) PutSite(ctx context.Context, r PutSiteRequestObject) (PutSiteResponseObject, error) {
-	return s.put(ctx, siteRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
+	return s.put(ctx, siteRef(r.Name), *r.Body, writing(r.Params))
 }
 
 // PatchSite implements StrictServerInterface.
 func (s *Server) PatchSite(ctx context.Context, r PatchSiteRequestObject) (PatchSiteResponseObject, error) {
-	return s.patch(ctx, siteRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
+	return s.patch(ctx, siteRef(r.Name), *r.Body, writing(r.Params))
 }
 
 // DeleteSite implements StrictServerInterface.

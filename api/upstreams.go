@@ -16,8 +16,7 @@ func upstreamRef(name string) registry.Ref {
 // ListUpstreams implements StrictServerInterface.
 func (s *Server) ListUpstreams(ctx context.Context, r ListUpstreamsRequestObject) (ListUpstreamsResponseObject, error) {
 	p := r.Params
-	l, err := newListing(p.From, p.Prefix, p.Limit)
-	if err := cmp.Or(err, checkParameter("owner", p.Owner), checkServiceParameter(p.Service)); err != nil {
+	if err := cmp.Or(checkParameter("owner", p.Owner), checkServiceParameter(p.Service)); err != nil {
 		return nil, err
 	}
 	var f filters[named[spec.Upstream]]
@@ -25,7 +24,7 @@ func (s *Server) ListUpstreams(ctx context.Context, r ListUpstreamsRequestObject
 	f.add(p.Service != "", func(n named[spec.Upstream]) bool {
 		return controlplane.UpstreamService(n.Spec.WithDefaults(n.Name)) == p.Service
 	})
-	page, err := list[spec.Upstream](ctx, s, registry.KindUpstream, l, f)
+	page, err := list[spec.Upstream](ctx, s, registry.KindUpstream, newListing(p.From, p.Prefix, p.Limit), f)
 	if err != nil {
 		return nil, err
 	}
@@ -44,12 +43,12 @@ func (s *Server) GetUpstream(ctx context.Context, r GetUpstreamRequestObject) (G
 
 // PutUpstream implements StrictServerInterface.
 func (s *Server) PutUpstream(ctx context.Context, r PutUpstreamRequestObject) (PutUpstreamResponseObject, error) {
-	return s.put(ctx, upstreamRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
+	return s.put(ctx, upstreamRef(r.Name), *r.Body, writing(r.Params))
 }
 
 // PatchUpstream implements StrictServerInterface.
 func (s *Server) PatchUpstream(ctx context.Context, r PatchUpstreamRequestObject) (PatchUpstreamResponseObject, error) {
-	return s.patch(ctx, upstreamRef(r.Name), spec.CheckName(r.Name), *r.Body, writing(r.Params))
+	return s.patch(ctx, upstreamRef(r.Name), *r.Body, writing(r.Params))
 }
 
 // DeleteUpstream implements StrictServerInterface.

@@ -58,11 +58,11 @@ func (s *Server) newWaiter(ctx context.Context, limit time.Duration) (*waiter, e
 		return nil, nil
 	}
 	w := &waiter{server: s, limit: limit, failed: map[string]time.Time{}}
-	others, err := s.reports(ctx)
+	fleet, err := s.gateways(ctx)
 	if err != nil {
 		return nil, err
 	}
-	for _, st := range append(others, s.local.Status(ctx)) {
+	for _, st := range fleet {
 		if st.Failure != nil {
 			w.failed[st.Gateway] = st.Failure.At
 		}

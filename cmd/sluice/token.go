@@ -82,10 +82,11 @@ func (f *tokenFlags) command(use, short string, args cobra.PositionalArgs, run f
 }
 
 func (f *tokenFlags) create(ctx context.Context, cmd *cobra.Command, client *api.ClientWithResponses, name string) error {
-	resp, err := client.CreateTokenWithResponse(ctx, &api.CreateTokenParams{XChangeReason: f.reason}, api.TokenRequest{
-		Name: name, Role: spec.Role(f.role), TTL: spec.Duration(f.ttl), Note: f.note,
-		Limits: spec.Limits{Services: f.services, Networks: f.networks, Ports: f.ports},
-	})
+	request := api.TokenRequest{Name: name, Role: spec.Role(f.role), TTL: spec.Duration(f.ttl), Note: f.note}
+	if len(f.services)+len(f.networks)+len(f.ports) > 0 {
+		request.Limits = &spec.Limits{Services: append([]string{}, f.services...), Networks: f.networks, Ports: f.ports}
+	}
+	resp, err := client.CreateTokenWithResponse(ctx, &api.CreateTokenParams{XChangeReason: f.reason}, request)
 	if err := api.Check(resp, err); err != nil {
 		return fmt.Errorf("create token %s: %w", name, err)
 	}

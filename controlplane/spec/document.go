@@ -29,7 +29,7 @@ func ParseDocument(data []byte) (Document, error) {
 	}
 	// The JSON decoder takes JSON that is indented with tabs, which YAML refuses, and gives better messages.
 	if bytes.TrimSpace(data)[0] == '{' {
-		if err := checkStrict(data, reflect.TypeFor[Document]()); err != nil {
+		if err := checkStrict(data, reflect.TypeFor[Document](), true); err != nil {
 			line := 1 + bytes.Count(data[:min(int(err.offset), len(data))], []byte("\n"))
 			return d, fmt.Errorf("line %d: %w", line, err.FieldError)
 		}
@@ -56,7 +56,7 @@ func ParseDocument(data []byte) (Document, error) {
 	if err != nil {
 		return d, fmt.Errorf("has a value that cannot be one of any field: %w", err)
 	}
-	if err := checkStrict(text, reflect.TypeFor[Document]()); err != nil {
+	if err := checkStrict(text, reflect.TypeFor[Document](), true); err != nil {
 		return d, fmt.Errorf("line %d: %w", lineOf(docs[0].Body, err.Field), err.FieldError)
 	}
 	err = json.Unmarshal(text, &d)

@@ -161,12 +161,17 @@ sites: {a: {hosts: [a], ` + site + `}, b: {hosts: [b], listeners: [{address: "::
 func TestUnmarshalStrictNeverTakesWhatItShouldNot(t *testing.T) {
 	t.Parallel()
 	var u spec.Upstream
-	if err := spec.UnmarshalStrict([]byte(`{"balance":{"method":"hash","key":"uri","consistent":null}}`), &u); err != nil || u.Balance.Method != spec.Hash {
-		t.Errorf("%+v, %v", u, err)
-	}
-	err := spec.UnmarshalStrict([]byte(`{"balance":{"methd":"hash"}}`), &u)
-	if err == nil || err.Error() != "/balance/methd: is unknown: there are consistent, key, method" {
-		t.Error(err)
+	for text, want := range map[string]string{
+		`{"balance":{"methd":"hash"}}`:    "/balance/methd: is unknown: there are consistent, key, method",
+		`{"balance":{"consistent":null}}`: "/balance/consistent: is null: leave it out, or give a value",
+		`{"tags":[null]}`:                 "/tags/0: is null: leave it out, or give a value",
+		`{"balance":{"method":""}}`:       "/balance/method: is empty: leave it out, or give a value",
+		`null`:                            "is null: leave it out, or give a value",
+		"{\"service\":\"\xff\"}":          "is not text in UTF-8",
+	} {
+		if err := spec.UnmarshalStrict([]byte(text), &u); err == nil || err.Error() != want {
+			t.Errorf("%q: %v, want %s", text, err, want)
+		}
 	}
 }
 

@@ -43,7 +43,7 @@ func merge(target, patch any) any {
 // CheckPatch returns what is wrong with the fields of a merge patch for a T, as a FieldError. It may remove a field that
 // this version does not know, but not set it.
 func CheckPatch[T any](patch json.RawMessage) error {
-	if err := checkStrict(patch, reflect.TypeFor[map[string]any]()); err != nil {
+	if err := checkStrict(patch, reflect.TypeFor[map[string]any](), false); err != nil {
 		return err.FieldError
 	}
 	p, err := decodeAny(patch)
@@ -54,7 +54,7 @@ func CheckPatch[T any](patch json.RawMessage) error {
 	if err != nil {
 		return err
 	}
-	if err := checkStrict(set, reflect.TypeFor[T]()); err != nil {
+	if err := checkStrict(set, reflect.TypeFor[T](), false); err != nil {
 		return err.FieldError
 	}
 	return nil

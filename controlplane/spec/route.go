@@ -10,17 +10,23 @@ import (
 // pingTimeout (20 s).
 const SocketIOSilence = 45 * time.Second
 
-// How a route's path is compared.
+// Match is how a route's path is compared.
+type Match string
+
+// The ways to compare a route's path.
 const (
-	MatchPrefix = "prefix"
-	MatchExact  = "exact"
+	MatchPrefix Match = "prefix"
+	MatchExact  Match = "exact"
 )
 
 func (s Site) checkRoutes(c checker) {
 	if len(s.Routes) == 0 {
 		c.add("a site needs at least one route, as {upstream: chat}")
 	}
-	type place struct{ path, match string }
+	type place struct {
+		path  string
+		match Match
+	}
 	taken := map[place]int{}
 	for i, r := range s.Routes {
 		c := c.in(i)

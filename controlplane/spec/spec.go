@@ -87,9 +87,12 @@ type Listener struct {
 	ProxyProtocol bool   `json:"proxyProtocol,omitempty"` // every connection starts with a PROXY protocol header
 }
 
+// TLSVersion is a version of TLS, as nginx numbers it.
+type TLSVersion string
+
 // TLSPolicy is how TLS is spoken with clients; the default is Mozilla's intermediate profile.
 type TLSPolicy struct {
-	MinVersion string `json:"minVersion,omitempty"` // "1.2" (default) or "1.3"
+	MinVersion TLSVersion `json:"minVersion,omitempty"` // "1.2" (default) or "1.3"
 }
 
 // ClientAddress says whom to believe about the client's address.
@@ -111,7 +114,7 @@ const (
 // Route sends the requests of a path to an upstream.
 type Route struct {
 	Path           string    `json:"path,omitempty"`           // default "/socket.io/" for socketio, else "/"
-	Match          string    `json:"match,omitempty"`          // "prefix" (default) or "exact"
+	Match          Match     `json:"match,omitempty"`          // "prefix" (default) or "exact"
 	Kind           RouteKind `json:"kind,omitempty"`           // default socketio
 	Upstream       string    `json:"upstream,omitempty"`       // required
 	ConnectTimeout *Duration `json:"connectTimeout,omitempty"` // default 2s

@@ -11,6 +11,7 @@ import (
 	"reflect"
 	"slices"
 	"strings"
+	"unicode/utf8"
 )
 
 // Decode decodes an object as the registry holds it: fields that this version does not know are skipped, since a newer
@@ -24,9 +25,12 @@ func Decode[T any](value json.RawMessage) (T, error) {
 }
 
 // UnmarshalStrict decodes JSON as it comes from people. Other than json.Unmarshal it refuses keys that are unknown, that
-// are there twice, or that differ in case, and text after the value. The error is a FieldError.
+// are there twice, or that differ in case, null, text after the value, and what is not UTF-8. The error is a FieldError.
 func UnmarshalStrict(data []byte, v any) error {
-	if err := checkStrict(data, reflect.TypeOf(v)); err != nil {
+	if !utf8.Valid(data) {
+		return FieldError{Message: "is not text in UTF-8"}
+	}
+	if err := checkStrict(data, reflect.TypeOf(v), false); err != nil {
 		return err.FieldError
 	}
 	if err := json.Unmarshal(data, v); err != nil {
@@ -43,11 +47,12 @@ type strictError struct {
 
 // stricter walks JSON beside the type that it is for. It goes only as deep as the type does.
 type stricter struct {
-	dec *json.Decoder
+	dec   *json.Decoder
+	nulls bool // null leaves the default, as a key without a value does in YAML
 }
 
-func checkStrict(data []byte, t reflect.Type) *strictError {
-	s := stricter{json.NewDecoder(bytes.NewReader(data))}
+func checkStrict(data []byte, t reflect.Type, nulls bool) *strictError {
+	s := stricter{json.NewDecoder(bytes.NewReader(data)), nulls}
 	if err := s.value("", t); err != nil {
 		return err
 	}
@@ -88,8 +93,11 @@ func (s stricter) value(at string, t reflect.Type) *strictError {
 	if err != nil {
 		return s.syntax(at, err)
 	}
-	if token == nil { // null leaves the default
-		return nil
+	if token == nil {
+		if s.nulls {
+			return nil
+		}
+		return s.fail(at, "is null: leave it out, or give a value")
 	}
 	if isText {
 		str, ok := token.(string)
@@ -186,8 +194,12 @@ func (s stricter) scalar(at string, token json.Token, target reflect.Value) *str
 	if err == nil {
 		err = json.Unmarshal(again, target.Interface())
 	}
+	t := target.Type().Elem()
 	if err != nil {
-		return s.fail(at, "must be %s", kindWord(target.Type().Elem()))
+		return s.fail(at, "must be %s", kindWord(t))
+	}
+	if t.Kind() == reflect.String && t.Name() != "string" && token == "" {
+		return s.fail(at, "is empty: leave it out, or give a value") // a type of its own has values of its own
 	}
 	return nil
 }

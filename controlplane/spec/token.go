@@ -40,9 +40,6 @@ type Limits struct {
 	Ports    []string `json:"ports,omitempty"`    // "6001" or "6000-6999"; default: any
 }
 
-// IsZero says whether nothing of l was given.
-func (l Limits) IsZero() bool { return l.Services == nil && l.Networks == nil && l.Ports == nil }
-
 // AnyService is the service of Limits that stands for all.
 const AnyService = "*"
 
