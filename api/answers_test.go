@@ -1,6 +1,7 @@
 package api_test
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -93,6 +94,9 @@ func TestAnswersOfEveryChange(t *testing.T) {
 		changes++
 		c := e.example(t, in.create())
 		do := func(in *instance, query string, status int, headers ...string) {
+			if e.OperationID == "restore" { // what there is, is not what it restores
+				query = cmp.Or(query, "?") + "&replace=true"
+			}
 			if got := in.do(c.method, c.target+query, c.body, append(headers, c.headers...)...); got.status != status && (status != http.StatusOK || got.status != http.StatusCreated) {
 				t.Errorf("%s%s: %d, want %d: %s", c, query, got.status, status, got.body)
 			}
@@ -126,7 +130,7 @@ func TestBodiesThatAreTooLarge(t *testing.T) {
 	t.Parallel()
 	in := start(t)
 	for _, e := range endpoints() {
-		if e.RequestBody != nil {
+		if e.RequestBody != nil && e.OperationID != "restore" { // which takes much more
 			c := e.example(t, 1)
 			in.do(c.method, c.target, `{"x":"`+strings.Repeat("x", 1<<20)+`"}`, c.headers...).wantDetail(413, "split the change")
 		}

@@ -26,14 +26,10 @@ func (binder) Bind(v any, c echo.Context) error {
 	if kind, _, err := mime.ParseMediaType(r.Header.Get("Content-Type")); err != nil || kind != want {
 		return newProblem(http.StatusUnsupportedMediaType, "send the body as "+want)
 	}
-	limit, _ := allowance(r)
-	if r.ContentLength > limit {
-		return bodyTooLarge(limit) // it is not even read
-	}
 	data, err := io.ReadAll(r.Body)
 	if err != nil {
-		if _, ok := errors.AsType[*http.MaxBytesError](err); ok {
-			return bodyTooLarge(limit)
+		if e, ok := errors.AsType[*http.MaxBytesError](err); ok {
+			return problemf(http.StatusRequestEntityTooLarge, "the body has more than %d bytes: split the change", e.Limit)
 		}
 		return problemf(http.StatusBadRequest, "the body cannot be read: %s", err)
 	}
@@ -50,8 +46,4 @@ func (binder) Bind(v any, c echo.Context) error {
 	default:
 		return newProblem(http.StatusBadRequest, err.Error())
 	}
-}
-
-func bodyTooLarge(limit int64) error {
-	return problemf(http.StatusRequestEntityTooLarge, "the body has more than %d bytes: split the change", limit)
 }

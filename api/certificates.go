@@ -26,7 +26,7 @@ func (s *Server) ListCertificates(ctx context.Context, r ListCertificatesRequest
 	if p.ExpiresBefore != "" {
 		before, err := time.Parse(time.RFC3339, p.ExpiresBefore)
 		if err != nil {
-			return nil, problemf(http.StatusBadRequest, "expiresBefore: %q is no time: write it as 2026-12-31T00:00:00Z", p.ExpiresBefore)
+			return nil, problemf(http.StatusBadRequest, "expiresBefore: %q is not a time: write it as 2026-12-31T00:00:00Z", p.ExpiresBefore)
 		}
 		f.add(true, func(n named[spec.Certificate]) bool { return expiresBefore(n.Spec, before) })
 	}

@@ -94,27 +94,27 @@ func TestListsOfObjects(t *testing.T) {
 	in.wantLists("/v1/approvals", map[string]string{"": "a.io b", "prefix=b": "b"})
 
 	for query, want := range map[string]string{
-		"upstreams?owner=A+b":                    `owner: "A b" is not a name: use 1 to 63 lower-case letters`,
-		"upstreams?service=a%2Fb":                `service "a/b" is not a name`,
-		"upstreams?from=%01":                     "from is no name: send the next of the page before as it came",
-		"upstreams?prefix=%ff":                   "prefix is no beginning of a name",
-		"sites?group=%20":                        `group: " " is not a name`,
-		"sites?upstream=B":                       `upstream: "B" is not a name`,
-		"sites?host=a.example:8080":              `host: "a.example:8080" is not a host name: give it without a scheme, a port and a path`,
-		"certificates?expiresBefore=monday":      "expiresBefore: \"monday\" is no time: write it as 2026-12-31T00:00:00Z",
-		"overrides?state=drained":                `state: "drained" is none of active, draining, disabled`,
-		"gateways?phase=ready":                   `phase: "ready" is none of starting, in_step`,
-		"gateways?limit=1001":                    "limit must be between 1 and 1000",
-		"nodes?from=" + strings.Repeat("x", 601): "from is no name",
-		"nodes?address=10.0.0.1:80":              `address: "10.0.0.1:80" is no address and no network: give one without a port`,
-		"nodes?state=gone":                       `state: "gone" is none of up, suspect`,
-		"nodes?service=a%2Fb":                    `service "a/b" is not a name`,
-		"services?limit=-1":                      "limit must be between 1 and 1000",
-		"rollouts?from=-1":                       "from is the seq of a change",
-		"rollouts?from=x":                        "from",
-		"rollouts?state=over":                    `state: "over" is none of running, paused`,
-		"tokens?role=root":                       `role: "root" is none of viewer, registrar, operator, admin`,
-		"history?from=-1":                        "from is the seq of a change",
+		"upstreams?owner=A+b":                             `owner: "A b" is not a name: use 1 to 63 lower-case letters`,
+		"upstreams?service=a%2Fb":                         `service "a/b" is not a name`,
+		"upstreams?prefix=%ff":                            "is not a text of at most 600 characters",
+		"sites?group=%20":                                 `group: " " is not a name`,
+		"sites?upstream=B":                                `upstream: "B" is not a name`,
+		"sites?host=a.example:8080":                       `host: "a.example:8080" is not a host name: give it without a scheme, a port and a path`,
+		"certificates?expiresBefore=monday":               `expiresBefore: "monday" is not a time, as 2026-12-31T00:00:00Z`,
+		"certificates?expiresBefore=2026-13-01T00:00:00Z": `expiresBefore: "2026-13-01T00:00:00Z" is not a time`,
+		"overrides?state=drained":                         `state: "drained" is not one of active, draining, disabled`,
+		"gateways?phase=ready":                            `phase: "ready" is not one of starting, in_step`,
+		"gateways?limit=1001":                             "is not a whole number of 1 to 1000",
+		"nodes?from=" + strings.Repeat("x", 601):          "is not a text of at most 600 characters",
+		"nodes?address=10.0.0.1:80":                       `address: "10.0.0.1:80" is no address and no network: give one without a port`,
+		"nodes?state=gone":                                `state: "gone" is not one of up, suspect`,
+		"nodes?service=a%2Fb":                             `service "a/b" is not a name`,
+		"services?limit=-1":                               "is not a whole number of 1 to 1000",
+		"rollouts?from=-1":                                "is not a whole number of at least 0",
+		"rollouts?from=x":                                 "from",
+		"rollouts?state=over":                             `state: "over" is not one of running, paused`,
+		"tokens?role=root":                                `role: "root" is not one of viewer, registrar, operator, admin`,
+		"history?from=-1":                                 "is not a whole number of at least 0",
 	} {
 		in.do("GET", "/v1/"+query, "").wantDetail(400, want)
 	}
@@ -137,7 +137,7 @@ func TestEachWordOfAFilter(t *testing.T) {
 				words++
 				in.do("GET", fmt.Sprintf("%s?%s=%s", path, p.Value.Name, word), "").want(200)
 			}
-			in.do("GET", fmt.Sprintf("%s?%s=other", path, p.Value.Name), "").wantDetail(400, `"other" is none of`)
+			in.do("GET", fmt.Sprintf("%s?%s=other", path, p.Value.Name), "").wantDetail(400, `"other" is not one of`)
 		}
 	}
 	if words < 25 {

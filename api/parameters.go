@@ -35,6 +35,8 @@ func newParameter(p *openapi3.Parameter) (parameter, error) {
 			values = append(values, fmt.Sprint(v))
 		}
 		takes = "one of " + strings.Join(values, ", ")
+	case schema.Format == "date-time":
+		takes = "a time"
 	case schema.Type.Is(openapi3.TypeString):
 		takes = "a text"
 		if schema.MaxLength != nil {
