@@ -444,7 +444,7 @@ func TestRestoreTooLarge(t *testing.T) {
 	in.wantDesired(nil)
 
 	for path, limit := range map[string]int64{"/v1/restore": 128 << 20, "/v1/apply": 1 << 20} {
-		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, io.LimitReader(blanks{}, limit+1))
+		r := httptest.NewRequestWithContext(t.Context(), http.MethodPost, path, io.LimitReader(endless{}, limit+1))
 		r.Header.Set("Content-Type", "application/json")
 		r.Header.Set("Authorization", "Bearer "+adminToken)
 		w := httptest.NewRecorder()
@@ -455,12 +455,10 @@ func TestRestoreTooLarge(t *testing.T) {
 	}
 }
 
-// blanks is a body without an end.
-type blanks struct{}
+// endless is a body without an end.
+type endless struct{}
 
-func (blanks) Read(p []byte) (int, error) {
-	for i := range p {
-		p[i] = ' '
-	}
+func (endless) Read(p []byte) (int, error) {
+	clear(p)
 	return len(p), nil
 }
