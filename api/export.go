@@ -21,8 +21,8 @@ import (
 // ExportFormat is the version of an Export. A later one is refused: it may mean something else.
 const ExportFormat = 1
 
-// maxExport is the most bytes of an export: what a client reads.
-const maxExport = maxAnswer
+// maxExport is the most bytes of the objects of an export: with names, slots and keys it is within what a client reads.
+const maxExport = maxAnswer * 3 / 4
 
 // state is all that is desired, at one seq.
 type state struct {
@@ -90,11 +90,16 @@ func (s *Server) Export(ctx context.Context, r ExportRequestObject) (ExportRespo
 		return nil, err
 	}
 	e := Export{Format: ExportFormat, Seq: is.seq, At: time.Now().UTC().Truncate(time.Second), Slots: map[string][]registry.Slot{}}
+	size := 0
 	for kind, objects := range e.State.maps() {
 		*objects = map[string]StoredObject{}
 		for _, o := range is.of(kind) {
 			(*objects)[o.Name] = o.Value
+			size += len(o.Value)
 		}
+	}
+	if size > maxExport {
+		return nil, problemf(http.StatusRequestEntityTooLarge, "the objects have %d bytes, and %d are the most that can be restored", size, maxExport)
 	}
 	for _, t := range is.slots {
 		if _, ok := e.State.Upstreams[t.Upstream]; ok { // others are of upstreams that were deleted
@@ -112,14 +117,11 @@ func (s *Server) Export(ctx context.Context, r ExportRequestObject) (ExportRespo
 		}
 	}
 	if e.Checksum, err = e.digest(); err != nil {
-		return nil, err
+		return nil, fmt.Errorf("encode the export: %w", err)
 	}
 	text, err := registry.MarshalJSON(e)
 	if err != nil {
 		return nil, fmt.Errorf("encode the export: %w", err)
-	}
-	if len(text) > maxExport {
-		return nil, problemf(http.StatusRequestEntityTooLarge, "the export has %d bytes, and %d are the most that can be restored", len(text), maxExport)
 	}
 	return exported(text), nil
 }
@@ -169,11 +171,11 @@ func (e Export) digest() (string, error) {
 	e.Keys, e.Checksum = nil, ""
 	text, err := registry.MarshalJSON(e)
 	if err != nil {
-		return "", fmt.Errorf("encode the export: %w", err)
+		return "", err
 	}
 	tree, err := decodeAny(text)
 	if err != nil {
-		return "", fmt.Errorf("encode the export: %w", err)
+		return "", err
 	}
 	sum := sha256.Sum256(encodeAny(tree))
 	return hex.EncodeToString(sum[:]), nil

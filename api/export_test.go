@@ -455,6 +455,26 @@ func TestRestoreTooLarge(t *testing.T) {
 	}
 }
 
+// vast is a registry with 52 MB of sites.
+type vast struct{ registry.Registry }
+
+func (v vast) List(ctx context.Context, kind registry.Kind, from string, limit int) (registry.Page, error) {
+	page, err := v.Registry.List(ctx, kind, from, limit)
+	if kind == registry.KindSite {
+		value := json.RawMessage(`"` + strings.Repeat("x", 200_000) + `"`)
+		for i := range 260 {
+			page.Objects = append(page.Objects, registry.Object{Kind: kind, Name: fmt.Sprintf("s%03d", i), Seq: 1, Value: value})
+		}
+	}
+	return page, err
+}
+
+func TestExportTooLarge(t *testing.T) {
+	t.Parallel()
+	in := startWith(t, vast{newRegistry(t)}, adminToken)
+	in.do("GET", "/v1/export", "", bearer(adminToken)).wantDetail(413, "are the most that can be restored")
+}
+
 // endless is a body without an end.
 type endless struct{}
 

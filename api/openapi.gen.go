@@ -2066,7 +2066,7 @@ type ClientInterface interface {
 	// The whole export is checked, and the state that it makes is tried by this instance's nginx, before anything is written.
 	// It takes one transaction, or as many as needed (120 objects and 350 KB each) in an order in which objects are there
 	// before others name them, and gone after. When it is interrupted, or somebody else writes in between (409), the same
-	// request again goes on where it stopped. A body has at most 64 MiB.
+	// request again goes on where it stopped. A body has at most 128 MiB.
 	//
 	// Without `replace` it only adds, and is refused with 409 where the state has objects that the export lacks or has
 	// otherwise. Tokens stay as they are: with `tokens`, those that are missing come back, also if they were revoked since.
@@ -2084,7 +2084,7 @@ type ClientInterface interface {
 	// The whole export is checked, and the state that it makes is tried by this instance's nginx, before anything is written.
 	// It takes one transaction, or as many as needed (120 objects and 350 KB each) in an order in which objects are there
 	// before others name them, and gone after. When it is interrupted, or somebody else writes in between (409), the same
-	// request again goes on where it stopped. A body has at most 64 MiB.
+	// request again goes on where it stopped. A body has at most 128 MiB.
 	//
 	// Without `replace` it only adds, and is refused with 409 where the state has objects that the export lacks or has
 	// otherwise. Tokens stay as they are: with `tokens`, those that are missing come back, also if they were revoked since.
@@ -2969,7 +2969,7 @@ func (c *Client) PutOverride(ctx context.Context, service Service, id NodeID, pa
 // The whole export is checked, and the state that it makes is tried by this instance's nginx, before anything is written.
 // It takes one transaction, or as many as needed (120 objects and 350 KB each) in an order in which objects are there
 // before others name them, and gone after. When it is interrupted, or somebody else writes in between (409), the same
-// request again goes on where it stopped. A body has at most 64 MiB.
+// request again goes on where it stopped. A body has at most 128 MiB.
 //
 // Without `replace` it only adds, and is refused with 409 where the state has objects that the export lacks or has
 // otherwise. Tokens stay as they are: with `tokens`, those that are missing come back, also if they were revoked since.
@@ -2997,7 +2997,7 @@ func (c *Client) RestoreWithBody(ctx context.Context, params *RestoreParams, con
 // The whole export is checked, and the state that it makes is tried by this instance's nginx, before anything is written.
 // It takes one transaction, or as many as needed (120 objects and 350 KB each) in an order in which objects are there
 // before others name them, and gone after. When it is interrupted, or somebody else writes in between (409), the same
-// request again goes on where it stopped. A body has at most 64 MiB.
+// request again goes on where it stopped. A body has at most 128 MiB.
 //
 // Without `replace` it only adds, and is refused with 409 where the state has objects that the export lacks or has
 // otherwise. Tokens stay as they are: with `tokens`, those that are missing come back, also if they were revoked since.
@@ -7560,7 +7560,7 @@ type ClientWithResponsesInterface interface {
 	// The whole export is checked, and the state that it makes is tried by this instance's nginx, before anything is written.
 	// It takes one transaction, or as many as needed (120 objects and 350 KB each) in an order in which objects are there
 	// before others name them, and gone after. When it is interrupted, or somebody else writes in between (409), the same
-	// request again goes on where it stopped. A body has at most 64 MiB.
+	// request again goes on where it stopped. A body has at most 128 MiB.
 	//
 	// Without `replace` it only adds, and is refused with 409 where the state has objects that the export lacks or has
 	// otherwise. Tokens stay as they are: with `tokens`, those that are missing come back, also if they were revoked since.
@@ -7578,7 +7578,7 @@ type ClientWithResponsesInterface interface {
 	// The whole export is checked, and the state that it makes is tried by this instance's nginx, before anything is written.
 	// It takes one transaction, or as many as needed (120 objects and 350 KB each) in an order in which objects are there
 	// before others name them, and gone after. When it is interrupted, or somebody else writes in between (409), the same
-	// request again goes on where it stopped. A body has at most 64 MiB.
+	// request again goes on where it stopped. A body has at most 128 MiB.
 	//
 	// Without `replace` it only adds, and is refused with 409 where the state has objects that the export lacks or has
 	// otherwise. Tokens stay as they are: with `tokens`, those that are missing come back, also if they were revoked since.
@@ -13576,7 +13576,7 @@ func (c *ClientWithResponses) PutOverrideWithResponse(ctx context.Context, servi
 // The whole export is checked, and the state that it makes is tried by this instance's nginx, before anything is written.
 // It takes one transaction, or as many as needed (120 objects and 350 KB each) in an order in which objects are there
 // before others name them, and gone after. When it is interrupted, or somebody else writes in between (409), the same
-// request again goes on where it stopped. A body has at most 64 MiB.
+// request again goes on where it stopped. A body has at most 128 MiB.
 //
 // Without `replace` it only adds, and is refused with 409 where the state has objects that the export lacks or has
 // otherwise. Tokens stay as they are: with `tokens`, those that are missing come back, also if they were revoked since.
@@ -13600,7 +13600,7 @@ func (c *ClientWithResponses) RestoreWithBodyWithResponse(ctx context.Context, p
 // The whole export is checked, and the state that it makes is tried by this instance's nginx, before anything is written.
 // It takes one transaction, or as many as needed (120 objects and 350 KB each) in an order in which objects are there
 // before others name them, and gone after. When it is interrupted, or somebody else writes in between (409), the same
-// request again goes on where it stopped. A body has at most 64 MiB.
+// request again goes on where it stopped. A body has at most 128 MiB.
 //
 // Without `replace` it only adds, and is refused with 409 where the state has objects that the export lacks or has
 // otherwise. Tokens stay as they are: with `tokens`, those that are missing come back, also if they were revoked since.

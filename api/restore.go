@@ -19,7 +19,7 @@ import (
 const (
 	restorePath = "/v1/restore"
 	// maxRestore is an export, and its keys twice: sealed and opened.
-	maxRestore = 2 * maxExport
+	maxRestore = 2 * maxAnswer
 	// restoreTime is for the body and for all transactions: of 10,000 objects they take seconds.
 	restoreTime = 2 * time.Minute
 )
