@@ -1,16 +1,20 @@
 package e2e
 
 import (
+	"context"
 	"fmt"
 	"math/rand/v2"
 	"net"
+	"net/http"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync/atomic"
 	"testing"
+	"time"
 )
 
 // Host is a network namespace: a machine of its own, as far as the network goes. A nil Host is this machine.
@@ -41,6 +45,25 @@ func (h *Host) Command(env ...string) []string {
 	}
 	// sudo hands on next to nothing of the environment.
 	return append(append(enter, "env", "PATH="+os.Getenv("PATH")), env...)
+}
+
+// relayed returns a client of a server at a loopback address of the host: unix sockets are in no network namespace, so a process there
+// can relay from one. Each question is a connection of its own, as there are outages in between.
+func (h *Host) relayed(tb testing.TB, listen string) *http.Client {
+	tb.Helper()
+	_, port, err := net.SplitHostPort(listen)
+	if err != nil {
+		tb.Fatal(err)
+	}
+	socket := filepath.Join(tempDir(tb), "relay.sock")
+	argv := append(h.Command(), "node", filepath.Join(root, "e2e", "testdata", "relay.js"), socket, port)
+	startProcess(tb, "relay", nil, argv...).waitFor(20*time.Second, "relays")
+	return &http.Client{Transport: &http.Transport{
+		DisableKeepAlives: true,
+		DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+			return new(net.Dialer).DialContext(ctx, "unix", socket)
+		},
+	}}
 }
 
 // lan numbers the networks of a test process.

@@ -117,8 +117,15 @@ func (c *crew) change(g *Gateway, document string) int64 {
 func (c *crew) until(g *Gateway, seq int64, what string, holds func(api.Rollout) bool) api.Rollout {
 	c.t.Helper()
 	var r api.Rollout
-	eventually(c.t, 40*time.Second, what, func(context.Context) error {
-		c.ask(g, &r, "rollout", "show", strconv.FormatInt(seq, 10))
+	eventually(c.t, 40*time.Second, what, func(ctx context.Context) error {
+		text, err := g.get(ctx, "/v1/rollouts/"+strconv.FormatInt(seq, 10))
+		if err == nil {
+			r = api.Rollout{}
+			err = json.Unmarshal(text, &r)
+		}
+		if err != nil {
+			return err
+		}
 		if !holds(r) {
 			return fmt.Errorf("%+v", r)
 		}
