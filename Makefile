@@ -9,10 +9,8 @@ MAKEFLAGS += --no-builtin-rules
 
 BIN := $(CURDIR)/.cache/bin
 
-# Packages of the test run at once, and tests of each. The end-to-end tests measure times: many more than the cores would make
-# them lie. Most of them wait for leases, checks and outages most of the time.
+# Packages of the test run at once. The end-to-end tests measure times: more than the cores would make them lie.
 TEST_JOBS ?= 2
-TEST_PARALLEL ?= 3
 TEST_FLAGS ?=
 TEST_PACKAGES ?= ./...
 SOAK ?= 10m
@@ -32,7 +30,7 @@ run: setup-run build ## start a live cluster: nginx, embedded etcd, three Socket
 	@exec scripts/run.sh
 
 test: setup-test ## run all tests, with the race detector
-	go test -race -timeout 25m -p $(TEST_JOBS) -parallel $(TEST_PARALLEL) $(TEST_FLAGS) $(TEST_PACKAGES)
+	go test -race -timeout 25m -p $(TEST_JOBS) $(TEST_FLAGS) $(TEST_PACKAGES)
 
 soak: setup-test ## run the long versions of the end-to-end tests, SOAK=10m each
 	SLUICE_SOAK=$(SOAK) go test -race -timeout 6h -p 1 -count 1 -v $(TEST_FLAGS) ./e2e/...

@@ -7,6 +7,8 @@ const http = require('node:http');
 const readline = require('node:readline');
 const { io } = require('socket.io-client');
 
+// How long anything may take, on a machine that is busy.
+const limit = 15_000;
 const clients = new Map();
 const say = (line) => process.stdout.write(`${JSON.stringify(line)}\n`);
 
@@ -16,13 +18,13 @@ function open({ client, url, transports, localAddress, reconnection }, answer) {
     transports,
     reconnection: Boolean(reconnection),
     forceNew: true,
-    timeout: 5000,
+    timeout: limit,
     localAddress, // of the WebSocket
     agent: new http.Agent({ keepAlive: true, localAddress }), // of long-polling
   });
   clients.set(client, socket);
   // The upgrade may have failed before there was anybody to hear of it.
-  const timer = setTimeout(() => once({ error: `no ${transports.at(-1)} within 5 s` }), 5000);
+  const timer = setTimeout(() => once({ error: `no ${transports.at(-1)} within ${limit} ms` }), limit);
   let answered = false;
   const once = (line) => {
     if (answered) return;
@@ -48,7 +50,7 @@ function open({ client, url, transports, localAddress, reconnection }, answer) {
 // Asks the node through the session which one it is.
 function whoami(socket, answer) {
   if (!socket.connected) return answer({ error: 'not connected' });
-  socket.timeout(5000).emit('whoami', (err, seen) => {
+  socket.timeout(limit).emit('whoami', (err, seen) => {
     if (err) answer({ error: `no answer: ${err.message}` });
     else answer({ ...seen, sid: socket.io.engine.id });
   });
