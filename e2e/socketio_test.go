@@ -88,7 +88,7 @@ func TestSocketIORoundRobinBreaksPolling(t *testing.T) {
 func openClients(t *testing.T, clients *Clients, name, url string, transports []string, errs *[]error) []Session {
 	t.Helper()
 	const count = 60
-	ctx, cancel := context.WithTimeout(t.Context(), 25*time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), 45*time.Second)
 	defer cancel()
 	sessions, failures := make([]Session, count), make([]error, count)
 	var group errgroup.Group
