@@ -142,7 +142,6 @@ func (s *Server) otherSites(ctx context.Context, p plan, edited map[string]edit,
 			return nil, s.fault(err)
 		}
 	}
-	s.readings.Forget(len(objects))
 	changed := map[registry.Ref]bool{} // also by being deleted
 	for _, e := range p.edits {
 		changed[e.Ref] = true
@@ -153,7 +152,7 @@ func (s *Server) otherSites(ctx context.Context, p plan, edited map[string]edit,
 		if o.Kind != registry.KindSite || changed[o.Ref()] {
 			continue
 		}
-		site, faults := controlplane.Recall[spec.Site](s.readings, o)
+		site, faults := controlplane.Recall[spec.Site](s.local.Readings(), o)
 		if len(faults) > 0 {
 			var err error
 			if site, err = spec.Decode[spec.Site](o.Value); err != nil {

@@ -17,7 +17,8 @@ import (
 // consulBinary is built by make from tools/consul.
 const consulBinary = "../.cache/bin/consul"
 
-// newConsul starts a Consul agent that keeps everything in memory, and returns a registry in it.
+// newConsul starts a Consul server, and returns a registry in it. It is none of -dev: these lose their leader, which is themselves,
+// when the machine is busy for 20 ms.
 func newConsul(t *testing.T) *consul.Registry {
 	t.Helper()
 	if _, err := os.Stat(consulBinary); err != nil {
@@ -28,9 +29,9 @@ func newConsul(t *testing.T) *consul.Registry {
 		t.Fatal(err)
 	}
 	port := testport.Free(t)
-	ports := fmt.Sprintf("disable_update_check = true, ports { http = %d, server = %d, serf_lan = %d, serf_wan = -1, dns = -1, grpc = -1, grpc_tls = -1 }",
-		port, testport.Free(t), testport.Free(t))
-	agent := exec.Command(consulBinary, "agent", "-dev", "-bind", "127.0.0.1", "-log-level", "warn", "-hcl", ports)
+	ports := fmt.Sprintf("disable_update_check = true, bootstrap_expect = 1, data_dir = %q, ports { http = %d, server = %d, serf_lan = %d, serf_wan = -1, dns = -1, grpc = -1, grpc_tls = -1 }",
+		t.TempDir(), port, testport.Free(t), testport.Free(t))
+	agent := exec.Command(consulBinary, "agent", "-server", "-bind", "127.0.0.1", "-log-level", "warn", "-hcl", ports)
 	agent.Stdout, agent.Stderr = log, log
 	if err := agent.Start(); err != nil {
 		t.Fatal(err)

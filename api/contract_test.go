@@ -84,17 +84,19 @@ var goTypes = map[string]reflect.Type{
 
 // enums are the values of the Go types that have constants.
 var enums = map[string][]string{
-	"Method":       text(spec.RoundRobin, spec.LeastConn, spec.IPHash, spec.Hash, spec.Random),
-	"CheckType":    text(spec.CheckTCP, spec.CheckHTTP, spec.CheckEngineIO, spec.CheckNone),
-	"Role":         text(spec.Roles()...),
-	"EventType":    text(controlplane.EventChange, controlplane.EventNode, controlplane.EventApply, controlplane.EventAlarm, controlplane.EventRegistry, controlplane.EventGap),
-	"RouteKind":    text(spec.SocketIO, spec.WebSocket, spec.HTTP),
-	"State":        text(spec.States()...),
-	"Phase":        text(controlplane.Phases()...),
-	"NodeState":    text(controlplane.NodeStates()...),
-	"RolloutState": text(registry.RolloutStates()...),
-	"PartState":    text(controlplane.PartWaits, controlplane.PartApplying, controlplane.PartLive, controlplane.PartRefused),
-	"How":          text(controlplane.Nothing, controlplane.Reload, controlplane.Start),
+	"Method":    text(spec.RoundRobin, spec.LeastConn, spec.IPHash, spec.Hash, spec.Random),
+	"CheckType": text(spec.CheckTCP, spec.CheckHTTP, spec.CheckEngineIO, spec.CheckNone),
+	"Role":      text(spec.Roles()...),
+	"EventType": text(controlplane.EventChange, controlplane.EventNode, controlplane.EventApply, controlplane.EventAlarm, controlplane.EventRegistry, controlplane.EventGap),
+	"RouteKind": text(spec.SocketIO, spec.WebSocket, spec.HTTP),
+	"State":     text(spec.Active, spec.Draining, spec.Disabled),
+	"Phase":     text(controlplane.Starting, controlplane.InStep, controlplane.Applying, controlplane.Waiting, controlplane.Failed),
+	"NodeState": text(controlplane.NodeUp, controlplane.NodeSuspect, controlplane.NodeHeld, controlplane.NodeUnhealthy, controlplane.NodeIgnored,
+		controlplane.NodeFlapping, controlplane.NodeStranger, controlplane.NodeDraining, controlplane.NodeDisabled),
+	"RolloutState": text(registry.RolloutRunning, registry.RolloutPaused, registry.RolloutReverting, registry.RolloutDone, registry.RolloutPromoted,
+		registry.RolloutReverted, registry.RolloutMerged),
+	"PartState": text(controlplane.PartWaits, controlplane.PartApplying, controlplane.PartLive, controlplane.PartRefused),
+	"How":       text(controlplane.Nothing, controlplane.Reload, controlplane.Start),
 }
 
 func text[T ~string](values ...T) []string {

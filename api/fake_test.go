@@ -57,6 +57,8 @@ func (l *fakeLocal) Snapshot() (registry.Snapshot, bool) {
 	return registry.Snapshot{}, false
 }
 
+func (l *fakeLocal) Readings() *controlplane.Readings { return nil }
+
 func (l *fakeLocal) Applies() controlplane.Applies {
 	return controlplane.Applies{
 		Counts: []controlplane.ApplyCount{{How: controlplane.Reload, Result: "live", Count: 3}, {Result: "failed", Count: 1}},

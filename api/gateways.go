@@ -14,9 +14,6 @@ import (
 // ListGateways implements StrictServerInterface.
 func (s *Server) ListGateways(ctx context.Context, r ListGatewaysRequestObject) (ListGatewaysResponseObject, error) {
 	p := r.Params
-	if err := checkParameter("group", p.Group); err != nil {
-		return nil, err
-	}
 	all, err := s.gateways(ctx)
 	if err != nil {
 		return nil, err

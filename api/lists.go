@@ -3,11 +3,8 @@ package api
 import (
 	"cmp"
 	"iter"
-	"net/http"
 	"slices"
 	"strings"
-
-	"sluice/controlplane/spec"
 )
 
 const (
@@ -89,12 +86,4 @@ func each[T any](items []T, name func(T) string) iter.Seq2[string, T] {
 			}
 		}
 	}
-}
-
-// checkParameter says what is wrong with a query parameter that takes a name.
-func checkParameter(parameter, value string) error {
-	if errs := spec.CheckName(value); value != "" && len(errs) > 0 {
-		return problemf(http.StatusBadRequest, "%s: %s", parameter, errs[0].Message)
-	}
-	return nil
 }

@@ -94,11 +94,11 @@ func TestListsOfObjects(t *testing.T) {
 	in.wantLists("/v1/approvals", map[string]string{"": "a.io b", "prefix=b": "b"})
 
 	for query, want := range map[string]string{
-		"upstreams?owner=A+b":                             `owner: "A b" is not a name: use 1 to 63 lower-case letters`,
+		"upstreams?owner=A+b":                             `owner: "A b" is not a text of 1 to 63 characters, as team-chat. Only those of this owner, which apply gives them; it has lower-case letters, digits, dots, dashes and underscores.`,
 		"upstreams?service=a%2Fb":                         `service "a/b" is not a name`,
 		"upstreams?prefix=%ff":                            "is not a text of at most 600 characters",
-		"sites?group=%20":                                 `group: " " is not a name`,
-		"sites?upstream=B":                                `upstream: "B" is not a name`,
+		"sites?group=%20":                                 `group: " " is not a text of 1 to 63 characters, as default. Only those of this group of gateways; it has lower-case letters, digits, dots, dashes and underscores.`,
+		"sites?upstream=B":                                `upstream: "B" is not a text of 1 to 63 characters, as chat. Only those with a route to this upstream; it has lower-case letters, digits, dots, dashes and underscores.`,
 		"sites?host=a.example:8080":                       `host: "a.example:8080" is not a host name: give it without a scheme, a port and a path`,
 		"certificates?expiresBefore=monday":               `expiresBefore: "monday" is not a time, as 2026-12-31T00:00:00Z`,
 		"certificates?expiresBefore=2026-13-01T00:00:00Z": `expiresBefore: "2026-13-01T00:00:00Z" is not a time`,

@@ -1207,7 +1207,7 @@ type ListCertificatesParams struct {
 	// Prefix Only those whose name begins so.
 	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
 
-	// Owner Only those of this owner, which `apply` gives them.
+	// Owner Only those of this owner, which `apply` gives them; it has lower-case letters, digits, dots, dashes and underscores.
 	Owner Owner `form:"owner,omitempty" json:"owner,omitempty,omitzero"`
 
 	// ExpiresBefore Only those that expire before this time. When files on the gateways expire is not known here; the gateways report it.
@@ -1294,7 +1294,7 @@ type ListGatewaysParams struct {
 	// Prefix Only those whose name begins so.
 	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
 
-	// Group Only those of this group of gateways.
+	// Group Only those of this group of gateways; it has lower-case letters, digits, dots, dashes and underscores.
 	Group Group `form:"group,omitempty" json:"group,omitempty,omitzero"`
 
 	// Phase Only those in this phase.
@@ -1378,7 +1378,7 @@ type ListOverridesParams struct {
 	// Prefix Only those whose name begins so.
 	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
 
-	// Owner Only those of this owner, which `apply` gives them.
+	// Owner Only those of this owner, which `apply` gives them; it has lower-case letters, digits, dots, dashes and underscores.
 	Owner Owner `form:"owner,omitempty" json:"owner,omitempty,omitzero"`
 
 	// Service Only those of nodes of this service.
@@ -1498,16 +1498,16 @@ type ListSitesParams struct {
 	// Prefix Only those whose name begins so.
 	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
 
-	// Owner Only those of this owner, which `apply` gives them.
+	// Owner Only those of this owner, which `apply` gives them; it has lower-case letters, digits, dots, dashes and underscores.
 	Owner Owner `form:"owner,omitempty" json:"owner,omitempty,omitzero"`
 
-	// Group Only those of this group of gateways.
+	// Group Only those of this group of gateways; it has lower-case letters, digits, dots, dashes and underscores.
 	Group Group `form:"group,omitempty" json:"group,omitempty,omitzero"`
 
 	// Host Only those that serve this host name, by a wildcard too.
 	Host string `form:"host,omitempty" json:"host,omitempty,omitzero"`
 
-	// Upstream Only those with a route to this upstream.
+	// Upstream Only those with a route to this upstream; it has lower-case letters, digits, dots, dashes and underscores.
 	Upstream string `form:"upstream,omitempty" json:"upstream,omitempty,omitzero"`
 }
 
@@ -1606,7 +1606,7 @@ type ListUpstreamsParams struct {
 	// Prefix Only those whose name begins so.
 	Prefix Prefix `form:"prefix,omitempty" json:"prefix,omitempty,omitzero"`
 
-	// Owner Only those of this owner, which `apply` gives them.
+	// Owner Only those of this owner, which `apply` gives them; it has lower-case letters, digits, dots, dashes and underscores.
 	Owner Owner `form:"owner,omitempty" json:"owner,omitempty,omitzero"`
 
 	// Service Only those of this service.

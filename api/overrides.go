@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 
@@ -32,7 +31,7 @@ func serviceOf(name string) string {
 // ListOverrides implements StrictServerInterface.
 func (s *Server) ListOverrides(ctx context.Context, r ListOverridesRequestObject) (ListOverridesResponseObject, error) {
 	p := r.Params
-	if err := cmp.Or(checkParameter("owner", p.Owner), checkServiceParameter(p.Service)); err != nil {
+	if err := checkServiceParameter(p.Service); err != nil {
 		return nil, err
 	}
 	var f filters[named[spec.Override]]

@@ -34,6 +34,8 @@ type Local interface {
 	Retry() // tries at once what failed or waits; does not block
 	// Snapshot returns the newest Snapshot; ok is false before there is one.
 	Snapshot() (s registry.Snapshot, ok bool)
+	// Readings are what the objects of the Snapshot were read as.
+	Readings() *controlplane.Readings
 	Events() *controlplane.Events
 	// Try tells what changes of objects would do here; nil deletes. An error says that it could not be tried.
 	Try(ctx context.Context, changes map[registry.Ref]*registry.Object) (controlplane.Trial, error)
@@ -75,7 +77,6 @@ type Server struct {
 	reserved   reserved
 	pace       registry.RolloutSettings
 	beats      beats
-	readings   *controlplane.Readings
 	metrics    *metrics
 	docs       func() (docsPage, error)
 	closing    chan struct{} // closed by Close
@@ -101,7 +102,7 @@ func New(o Options) (*Server, error) {
 	s := &Server{
 		registry: o.Registry, local: o.Local, log: o.Logger, auditLog: o.Audit,
 		open: o.Token == "" && len(o.Subjects) == 0, token: o.Token, subjects: o.Subjects, operations: operations, reserved: own, pace: o.Rollouts,
-		tokens: tokenCache{registry: o.Registry, known: map[string]knownToken{}}, limits: newLimits(), readings: controlplane.NewReadings(),
+		tokens: tokenCache{registry: o.Registry, known: map[string]knownToken{}}, limits: newLimits(),
 	}
 	s.metrics, s.docs, s.closing = newMetrics(s), sync.OnceValues(newDocs), make(chan struct{})
 	e := echo.New()

@@ -1,7 +1,6 @@
 package api
 
 import (
-	"cmp"
 	"context"
 
 	"sluice/controlplane"
@@ -16,7 +15,7 @@ func upstreamRef(name string) registry.Ref {
 // ListUpstreams implements StrictServerInterface.
 func (s *Server) ListUpstreams(ctx context.Context, r ListUpstreamsRequestObject) (ListUpstreamsResponseObject, error) {
 	p := r.Params
-	if err := cmp.Or(checkParameter("owner", p.Owner), checkServiceParameter(p.Service)); err != nil {
+	if err := checkServiceParameter(p.Service); err != nil {
 		return nil, err
 	}
 	var f filters[named[spec.Upstream]]

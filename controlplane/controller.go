@@ -74,6 +74,7 @@ type Controller struct {
 	crew    *crew
 	latest  atomic.Pointer[registry.Snapshot] // nil before there is one
 	ground  atomic.Pointer[ground]            // of trials; nil before there is one
+	known   *Readings                         // of the objects of the newest Snapshot, and some more
 	loaded  *LastGood                         // from disk; nil when there was none
 
 	memories chan memory // capacity 1: the newest that is to be saved
@@ -83,7 +84,7 @@ type Controller struct {
 // otherwise taken as absent.
 func New(o Options) *Controller {
 	c := &Controller{
-		Options: o, retry: make(chan struct{}, 1), changed: make(chan struct{}, 1), events: NewEvents(), memories: make(chan memory, 1),
+		Options: o, retry: make(chan struct{}, 1), changed: make(chan struct{}, 1), events: NewEvents(), memories: make(chan memory, 1), known: NewReadings(),
 	}
 	c.crew = &crew{Controller: c, poke: make(chan struct{}, 1)}
 	last, ok, err := loadLastGood(o.LastGoodPath)
@@ -146,6 +147,9 @@ func (c *Controller) Snapshot() (s registry.Snapshot, ok bool) {
 	}
 	return *latest, true
 }
+
+// Readings are what the objects of the Snapshot were read as.
+func (c *Controller) Readings() *Readings { return c.known }
 
 // watchHealth tells when the registry goes away or comes back.
 func (c *Controller) watchHealth(ctx context.Context) error {

@@ -21,7 +21,6 @@ type loop struct {
 	stale    bool              // it is from the disk
 	good     Good              // what was last proven live
 	files    map[string]FileFact
-	readings *Readings
 	print    string // the templates' fingerprint
 
 	dirty  bool         // snapshot, files or templates changed since wanted was made
@@ -72,7 +71,6 @@ func newLoop(c *Controller) *loop {
 	l := &loop{
 		Controller: c,
 		files:      map[string]FileFact{},
-		readings:   NewReadings(),
 		refused:    map[Version]*refusal{},
 		results:    make(chan result),
 		slotted:    make(chan error),
@@ -292,7 +290,7 @@ func (l *loop) propose() {
 	defer func(began time.Time) { l.rest = time.Now().Add(restFactor * time.Since(began)) }(time.Now())
 	l.readFiles()
 	facts := l.Facts()
-	facts.Group, facts.Templates, facts.Files, facts.Refused, facts.Readings = l.Group, l.print, l.files, l.refusals(), l.readings
+	facts.Group, facts.Templates, facts.Files, facts.Refused, facts.Readings = l.Group, l.print, l.files, l.refusals(), l.known
 	rollouts := ActiveRollouts(l.snapshot.Objects)
 	held := slices.DeleteFunc(slices.Clone(rollouts), func(r registry.Rollout) bool { return !heldFrom(l.Gateway)(r) })
 	facts.Growing = touched(rollouts)

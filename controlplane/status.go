@@ -18,9 +18,6 @@ const (
 	Failed   Phase = "failed"  // the last good configuration serves: see Failure
 )
 
-// Phases are all phases.
-func Phases() []Phase { return []Phase{Starting, InStep, Applying, Waiting, Failed} }
-
 // Status is one gateway's state: what its API answers, and what it reports to the registry.
 type Status struct {
 	Gateway string `json:"gateway"`
@@ -94,11 +91,6 @@ const (
 	NodeDraining  NodeState = "draining"  // by an override
 	NodeDisabled  NodeState = "disabled"  // by an override
 )
-
-// NodeStates are all states of a node.
-func NodeStates() []NodeState {
-	return []NodeState{NodeUp, NodeSuspect, NodeHeld, NodeUnhealthy, NodeIgnored, NodeFlapping, NodeStranger, NodeDraining, NodeDisabled}
-}
 
 // NodeStatus is a node of an upstream as this gateway sees it.
 type NodeStatus struct {

@@ -81,11 +81,6 @@ const (
 	RolloutMerged    RolloutState = "merged" // another one carries its change too: Into
 )
 
-// RolloutStates are all states of a Rollout.
-func RolloutStates() []RolloutState {
-	return []RolloutState{RolloutRunning, RolloutPaused, RolloutReverting, RolloutDone, RolloutPromoted, RolloutReverted, RolloutMerged}
-}
-
 // HasEnded reports whether no gateway's turn is to come any more.
 func (r *Rollout) HasEnded() bool {
 	return slices.Contains([]RolloutState{RolloutDone, RolloutPromoted, RolloutReverted, RolloutMerged}, r.State)

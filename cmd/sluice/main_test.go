@@ -103,6 +103,8 @@ func (in *testInstance) Events() *controlplane.Events { return in.events }
 
 func (in *testInstance) Applies() controlplane.Applies { return controlplane.Applies{} }
 
+func (in *testInstance) Readings() *controlplane.Readings { return nil }
+
 func (in *testInstance) Snapshot() (registry.Snapshot, bool) { return registry.Snapshot{}, false }
 
 func startInstance(t *testing.T, token string) *testInstance {

@@ -27,7 +27,17 @@ import (
 	"sluice/templates"
 )
 
-func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
+func TestMain(m *testing.M) {
+	if look, ok := looks[os.Getenv(lookEnv)]; ok {
+		pid, err := strconv.Atoi(os.Getenv(lookAtEnv))
+		if err != nil {
+			panic(err)
+		}
+		look(pid)
+		return
+	}
+	goleak.VerifyTestMain(m)
+}
 
 // renderControl is a small stand-in for templates' own: what a Driver needs of the control files.
 func renderControl(c templates.Control) ([]templates.File, error) {

@@ -33,33 +33,36 @@ func spawn(t *testing.T, flags uintptr, line string) int {
 	return cmd.Process.Pid
 }
 
-// hiddenEnv holds the pid that TestHiddenHelper looks at.
-const hiddenEnv = "NGINX_TEST_HIDDEN_PID"
+// These tell this binary to look at a process instead of running tests: what it does, and the pid.
+const (
+	lookEnv   = "NGINX_TEST_LOOK"
+	lookAtEnv = "NGINX_TEST_LOOK_AT"
+)
 
-// unprivileged runs a test of this binary as nobody, where /proc is mounted with options: hidepid=2 hides the processes of others.
-func unprivileged(t *testing.T, test, options, pid string) string {
+// looks are what unprivileged can run.
+var looks = map[string]func(pid int){
+	"process": func(pid int) { fmt.Println(checkVisible(pid)) },
+	"sockets": func(pid int) {
+		m := measure(process{}, []Generation{{Workers: []Worker{{PID: pid}}}})
+		fmt.Println(m.noTCP, m.servers)
+	},
+}
+
+// unprivileged has nobody look at a process, where /proc is mounted with options: hidepid=2 hides the processes of others.
+func unprivileged(t *testing.T, look, options string, pid int) string {
 	t.Helper()
 	self, err := os.Executable()
 	if err != nil {
 		t.Fatal(err)
 	}
 	line := fmt.Sprintf(`cp %s /dev/shm/$$ && mount --make-rprivate / && mount -t proc -o %s proc /proc && chmod 755 /dev/shm/$$ && `+
-		`trap 'rm -f /dev/shm/'$$ EXIT && setpriv --reuid=65534 --regid=65534 --clear-groups /dev/shm/$$ -test.run '^%s$' -test.v`, self, options, test)
+		`trap 'rm -f /dev/shm/'$$ EXIT && setpriv --reuid=65534 --regid=65534 --clear-groups /dev/shm/$$`, self, options)
 	cmd := exec.Command("/bin/sh", "-c", line)
-	cmd.Env = append(os.Environ(), hiddenEnv+"="+pid)
+	cmd.Env = append(os.Environ(), lookEnv+"="+look, lookAtEnv+"="+strconv.Itoa(pid))
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: syscall.CLONE_NEWNS}
 	out, err := cmd.CombinedOutput()
 	if err != nil {
-		t.Fatalf("run %s as nobody: %v\n%s", test, err, out)
+		t.Fatalf("look at a %s as nobody: %v\n%s", look, err, out)
 	}
 	return string(out)
-}
-
-// TestHiddenHelper is what TestHidepid runs as another user.
-func TestHiddenHelper(t *testing.T) {
-	pid, err := strconv.Atoi(os.Getenv(hiddenEnv))
-	if err != nil {
-		t.Skip("only for TestHidepid")
-	}
-	fmt.Println(checkVisible(pid))
 }

@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -236,7 +235,7 @@ func TestHidepid(t *testing.T) {
 	if err := checkVisible(1 << 22); err != nil {
 		t.Errorf("what does not exist is not hidden: %v", err)
 	}
-	out := unprivileged(t, "TestHiddenHelper", "hidepid=2", strconv.Itoa(os.Getpid()))
+	out := unprivileged(t, "process", "hidepid=2", os.Getpid())
 	if !strings.Contains(out, "hidepid") {
 		t.Errorf("the process that cannot see us said: %s", out)
 	}

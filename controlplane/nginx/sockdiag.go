@@ -5,11 +5,9 @@ import (
 	"errors"
 	"fmt"
 	"net/netip"
-	"os"
 	"strings"
-	"syscall"
-	"time"
 
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -28,9 +26,6 @@ const (
 	unixShowPeer = 4
 	unixAttrName = 0
 	unixAttrPeer = 2
-
-	diagBuffer  = 64 << 10 // the kernel fills up to 32 KB
-	diagTimeout = 5 * time.Second
 )
 
 // tcpSocket is a TCP socket that is established or listens.
@@ -89,21 +84,17 @@ func eachUnix(show func(unixSocket)) error {
 			return
 		}
 		s := unixSocket{inode: uint64(binary.NativeEndian.Uint32(m[4:]))}
-		for attrs := m[unixAnswerSize:]; len(attrs) >= unix.SizeofNlAttr; {
-			size := int(binary.NativeEndian.Uint16(attrs))
-			if size < unix.SizeofNlAttr || size > len(attrs) {
-				break
-			}
-			value := attrs[unix.SizeofNlAttr:size]
-			switch binary.NativeEndian.Uint16(attrs[2:]) {
+		attrs, err := nl.ParseRouteAttr(m[unixAnswerSize:])
+		if err != nil {
+			return
+		}
+		for _, a := range attrs {
+			switch a.Attr.Type {
 			case unixAttrName:
-				s.path = strings.TrimRight(string(value), "\x00")
+				s.path = strings.TrimRight(string(a.Value), "\x00")
 			case unixAttrPeer:
-				if len(value) >= 4 {
-					s.peer = uint64(binary.NativeEndian.Uint32(value))
-				}
+				s.peer = uint64(binary.NativeEndian.Uint32(a.Value))
 			}
-			attrs = attrs[min((size+3)&^3, len(attrs)):]
 		}
 		show(s)
 	})
@@ -113,49 +104,13 @@ func eachUnix(show func(unixSocket)) error {
 	return nil
 }
 
-// diagnose asks the kernel for sockets and shows each answer, without its header; it is not to be kept.
+// diagnose asks the kernel for sockets and shows each answer, without its header; it is not to be kept. The functions of the library
+// that ask for sockets are of no use here: they read the paths of unix sockets beyond their ends, and dump every state.
 func diagnose(request []byte, show func([]byte)) error {
-	fd, err := unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_SOCK_DIAG)
-	if err != nil {
-		return os.NewSyscallError("socket", err)
-	}
-	defer func() { _ = unix.Close(fd) }()
-	limit := unix.NsecToTimeval(diagTimeout.Nanoseconds())
-	if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &limit); err != nil {
-		return os.NewSyscallError("setsockopt", err)
-	}
-	message := make([]byte, unix.NLMSG_HDRLEN+len(request))
-	binary.NativeEndian.PutUint32(message, uint32(len(message)))
-	binary.NativeEndian.PutUint16(message[4:], unix.SOCK_DIAG_BY_FAMILY)
-	binary.NativeEndian.PutUint16(message[6:], unix.NLM_F_REQUEST|unix.NLM_F_DUMP)
-	copy(message[unix.NLMSG_HDRLEN:], request)
-	if err := unix.Sendto(fd, message, 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
-		return os.NewSyscallError("sendto", err)
-	}
-	buffer := make([]byte, diagBuffer)
-	for {
-		n, _, err := unix.Recvfrom(fd, buffer, 0)
-		if errors.Is(err, unix.EINTR) {
-			continue
-		}
-		if err != nil {
-			return os.NewSyscallError("recvfrom", err)
-		}
-		answers, err := syscall.ParseNetlinkMessage(buffer[:n])
-		if err != nil {
-			return fmt.Errorf("understand the kernel: %w", err)
-		}
-		for _, a := range answers {
-			switch a.Header.Type {
-			case unix.NLMSG_DONE:
-				return nil
-			case unix.NLMSG_ERROR:
-				if len(a.Data) < 4 {
-					return errors.New("the kernel refuses without a reason")
-				}
-				return os.NewSyscallError("sock_diag", unix.Errno(-int32(binary.NativeEndian.Uint32(a.Data))))
-			}
-			show(a.Data)
-		}
-	}
+	req := nl.NewNetlinkRequest(unix.SOCK_DIAG_BY_FAMILY, unix.NLM_F_DUMP)
+	req.AddRawData(request)
+	return req.ExecuteIter(unix.NETLINK_SOCK_DIAG, unix.SOCK_DIAG_BY_FAMILY, func(m []byte) bool {
+		show(m)
+		return true
+	})
 }

@@ -1,12 +1,10 @@
 package nginx
 
 import (
-	"fmt"
 	"maps"
 	"net"
 	"os"
 	"path/filepath"
-	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -129,20 +127,10 @@ func TestSocketsThatCannotBeSeen(t *testing.T) {
 	}
 	d := open(t, options(t))
 	apply(t, d, bundle(site(testport.Free(t), "one", "")), Started)
-	out := unprivileged(t, "TestUnseenHelper", "hidepid=0", strconv.Itoa(acceptingPIDs(t, d)[0]))
+	out := unprivileged(t, "sockets", "hidepid=0", acceptingPIDs(t, d)[0])
 	if !strings.Contains(out, "CAP_SYS_PTRACE") {
 		t.Errorf("who cannot look into nginx said: %s", out)
 	}
-}
-
-// TestUnseenHelper is what TestSocketsThatCannotBeSeen runs as another user.
-func TestUnseenHelper(t *testing.T) {
-	pid, err := strconv.Atoi(os.Getenv(hiddenEnv))
-	if err != nil {
-		t.Skip("only for TestSocketsThatCannotBeSeen")
-	}
-	m := measure(process{}, []Generation{{Workers: []Worker{{PID: pid}}}})
-	fmt.Println(m.noTCP, m.servers)
 }
 
 // BenchmarkMeasure counts 20,000 sockets of one worker, which is this process: 9,900 connections of which it has both ends.

@@ -9,7 +9,7 @@ import (
 func (o Override) Validate() []FieldError {
 	c := newChecker()
 	checkOwner(c, o.Owner)
-	oneOf(c.in("state"), o.State, States()...)
+	oneOf(c.in("state"), o.State, Active, Draining, Disabled)
 	c.in("weight").number(o.Weight, 1, 1000)
 	c.in("note").text(o.Note, 1000)
 	return *c.errs

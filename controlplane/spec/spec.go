@@ -153,9 +153,6 @@ const (
 	Disabled State = "disabled" // out of the rotation
 )
 
-// States are all states that ops can ask for.
-func States() []State { return []State{Active, Draining, Disabled} }
-
 // Override is what ops say about one node; it outlives the node's registration.
 type Override struct {
 	Owner  string `json:"owner,omitempty"`  // whose it is, as the name of a repository; set by apply with an owner
